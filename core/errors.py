@@ -2,7 +2,7 @@
 
 AppError                    never raised itself
 |- ConfigError              all problems in one message; the process exits 2
-|- ProtocolError            LocalProtocolError: our bug. RemoteProtocolError: the peer's, log and reconnect
+|- ProtocolError            LocalProtocolError: our bug. RemoteProtocolError: the peer's
 |- ProviderError            Gladia, OpenAI or LiveKit refused; says whether a retry can help
 |- StoreError               StoreUnavailable: keep the record and retry. NotFound. Conflict
 `- AccessError              web answers 401 or 403; a WebSocket is refused before the upgrade

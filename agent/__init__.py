@@ -1,0 +1,1 @@
+"""Media: everything that hears, or speaks to a provider."""

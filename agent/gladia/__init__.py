@@ -1,0 +1,1 @@
+"""Gladia live transcription: a LiveKit STT plugin over the pure core."""

@@ -1,0 +1,1 @@
+"""The fallback's ears: RTMP and Track Egress."""

@@ -1,0 +1,162 @@
+"""The JSON messages that rooms, WebSocket viewers and REST clients read.
+
+Schemas for other languages are in docs/schemas; golden messages in tests/cases/wire.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from core.transcript import Segment
+
+VERSION = 1
+TRANSCRIPT_TOPIC = "transcript"
+INSIGHTS_TOPIC = "insights"
+STATUS_TOPIC = "status"
+CAPTION_TOPIC = "lk.transcription"
+"""LiveKit's own text-stream topic for captions."""
+MAX_MESSAGE_BYTES = 14 * 1024
+"""LiveKit promises delivery of reliable data packets up to 15 KiB; one KiB is left for headers."""
+
+RoomState = Literal["live", "waiting", "reconnecting", "paused", "off"]
+SpeakerState = Literal["idle", "live", "reconnecting", "queued", "deaf", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One entry of a session's topic history."""
+
+    id: str
+    label: str
+    started_at_s: int
+    """Seconds since the session's first speech."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insight:
+    """Title, current topic and topic history of a session at one time."""
+
+    title: str
+    current_topic: str
+    topics: tuple[Topic, ...]
+    topic_changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerStatus:
+    """How well one participant is heard."""
+
+    identity: str
+    state: SpeakerState
+    reason: str | None = None
+    """Machine-readable cause of a state other than idle or live."""
+    lost_s: float = 0.0
+    """Seconds of speech known to be lost so far."""
+
+
+def iso(at: datetime) -> str:
+    """UTC with milliseconds and a Z, the only time format on our wires."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def transcript_message(segment: Segment, ts: datetime) -> bytes:
+    """The `transcript` message for `segment`, at most MAX_MESSAGE_BYTES long.
+
+    Text that would not fit is cut at its end and marked with an ellipsis; REST has all of it.
+    """
+    message: dict[str, Any] = {
+        "type": "transcript",
+        "sessionSlug": segment.slug,
+        "utteranceId": segment.utterance_id,
+        "text": segment.text,
+        "isFinal": segment.is_final,
+        "speaker": segment.name,
+        "speakerId": segment.identity,
+        "ts": iso(ts),
+        "rev": segment.rev,
+        "startedAt": iso(segment.started_at),
+        "endedAt": iso(segment.ended_at),
+        "source": segment.source,
+        "v": VERSION,
+    }
+    optional = {
+        "userId": segment.user_id,
+        "language": segment.language,
+        "kind": segment.kind if segment.kind != "speech" else None,
+        "reason": segment.reason,
+        "translations": segment.translations or None,
+    }
+    message.update({key: value for key, value in optional.items() if value is not None})
+    return _fitted(message)
+
+
+def insights_message(slug: str, insight: Insight, ts: datetime) -> bytes:
+    """The `insights` message: the whole insight, every time."""
+    topics = [
+        {"id": topic.id, "label": topic.label, "startedAtSec": topic.started_at_s}
+        for topic in insight.topics
+    ]
+    return _encoded(
+        {
+            "type": "insights",
+            "sessionSlug": slug,
+            "aiTitle": insight.title,
+            "currentTopic": insight.current_topic,
+            "topics": topics,
+            "topicChanged": insight.topic_changed,
+            "ts": iso(ts),
+            "v": VERSION,
+        }
+    )
+
+
+def status_message(
+    slug: str, state: RoomState, speakers: tuple[SpeakerStatus, ...], ts: datetime
+) -> bytes:
+    """The `status` message: how well the room and each speaker are heard."""
+    entries = []
+    for speaker in speakers:
+        entry: dict[str, Any] = {"speakerId": speaker.identity, "state": speaker.state}
+        if speaker.reason is not None:
+            entry["reason"] = speaker.reason
+        if speaker.lost_s:
+            entry["lostSec"] = round(speaker.lost_s, 1)
+        entries.append(entry)
+    return _encoded(
+        {
+            "type": "status",
+            "sessionSlug": slug,
+            "state": state,
+            "speakers": entries,
+            "ts": iso(ts),
+            "v": VERSION,
+        }
+    )
+
+
+def error_message(reason: str, message: str, ts: datetime) -> bytes:
+    """The `transcription_error` frame for WebSocket viewers."""
+    return _encoded(
+        {"type": "transcription_error", "reason": reason, "message": message, "ts": iso(ts)}
+    )
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _fitted(message: dict[str, Any]) -> bytes:
+    encoded = _encoded(message)
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return encoded
+    message.pop("translations", None)
+    text: str = message["text"]
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(_encoded(message | {"text": text[:middle] + "…"})) <= MAX_MESSAGE_BYTES:
+            low = middle
+        else:
+            high = middle - 1
+    return _encoded(message | {"text": text[:low] + "…"})

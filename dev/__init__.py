@@ -1,0 +1,1 @@
+"""What stands in for the clouds on one machine."""

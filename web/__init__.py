@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: sessions, tokens, transcripts. Never touches audio."""
