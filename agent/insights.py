@@ -1,0 +1,149 @@
+"""The insight engine of one room: asks the language model when the core says so.
+
+Never touches audio, and no caption ever waits for it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+from agent.language_model import Completion, LanguageModel, ModelSettings
+from core.errors import ProviderError, RemoteProtocolError
+from core.insight import Call, EngineState, InsightLoop
+from core.prompt import insight_reply, insight_request
+from core.transcript import Segment
+from core.wire import Insight
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInsight:
+    """A good answer, to be stored and published."""
+
+    insight: Insight
+    at: datetime
+    """UTC."""
+    rev: int
+    """Milliseconds since the epoch: grows also when another job takes the room over."""
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What an earlier job of the session left behind."""
+
+    insight: Insight | None = None
+    started_at: datetime | None = None
+    """Start of the session's first speech."""
+    lines: tuple[Segment, ...] = ()
+    """Its last finals, oldest first."""
+
+
+class InsightEngine:
+    """Runs the loop of one room; one call in flight, however many viewers there are.
+
+    `offer` every segment; run `run` in a task of the room.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LanguageModel,
+        settings: ModelSettings,
+        on_insight: Callable[[NewInsight], None],
+        restored: Restored | None = None,
+    ) -> None:
+        before = restored or Restored()
+        self._model = model
+        self._on_insight = on_insight
+        self._wake = asyncio.Event()
+        self._loop = InsightLoop(
+            limits=settings.limits, restored=before.insight, started_at=before.started_at
+        )
+        for segment in before.lines:
+            self._loop.add(segment, seen=before.insight is not None)
+        self.calls = 0
+        """Requests made."""
+        self.failures = 0
+        """Requests without a usable answer."""
+
+    @property
+    def state(self) -> EngineState:
+        return self._loop.state
+
+    @property
+    def insight(self) -> Insight:
+        """The last good insight."""
+        return self._loop.insight
+
+    @property
+    def tokens_spent(self) -> int:
+        return self._loop.tokens_spent
+
+    @property
+    def usd_spent(self) -> float:
+        return self._loop.usd_spent
+
+    def offer(self, segment: Segment) -> None:
+        """Takes in any segment of the room; costs microseconds."""
+        self._loop.add(segment)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Asks whenever a call is due, until cancelled."""
+        while True:
+            self._wake.clear()
+            due_at = self._loop.due_at(monotonic())
+            if due_at is None:
+                await self._wake.wait()
+            elif due_at > monotonic():
+                await self._wait_until(due_at)
+            else:
+                await self.ask()
+
+    async def ask(self) -> None:
+        """Makes one call now and folds its answer in; failures are kept, not raised."""
+        call = self._loop.begin(monotonic())
+        self.calls += 1
+        try:
+            completion = await self._model.complete(insight_request(self._model.model, call))
+            self._loop.spent(completion.prompt_tokens, completion.completion_tokens, monotonic())
+            insight = self._loop.answered(call, insight_reply(completion.text()))
+        except (ProviderError, RemoteProtocolError) as exc:
+            self._failed(call, exc)
+            return
+        self._on_insight(_new_insight(insight, self._model.model, completion))
+
+    async def _wait_until(self, due_at: float) -> None:
+        try:
+            async with asyncio.timeout(due_at - monotonic()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _failed(self, call: Call, error: Exception) -> None:
+        self.failures += 1
+        self._loop.failed(error, monotonic(), random.random())  # noqa: S311 - jitter
+        logger.warning(
+            "insight call failed, the last insight stays",
+            extra={"reason": str(error), "lines": len(call.lines), "state": self.state.value},
+        )
+
+
+def _new_insight(insight: Insight, model: str, completion: Completion) -> NewInsight:
+    at = datetime.now(UTC)
+    return NewInsight(
+        insight=insight,
+        at=at,
+        rev=int(at.timestamp() * 1000),
+        model=model,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+    )
