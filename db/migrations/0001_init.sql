@@ -33,7 +33,7 @@ create index space_members_user on space_members (user_id);
 create table sessions (
   id uuid primary key default gen_random_uuid(),
   slug text not null unique                                       -- = the LiveKit room's name
-    check (length(slug) between 1 and 128 and slug !~ '[[:cntrl:]]'),
+    check (length(slug) between 1 and 256),
   title text check (length(title) <= 300),
   space_id uuid references spaces on delete restrict,
   created_by uuid references users on delete set null,
@@ -108,7 +108,7 @@ $$;
 -- seq order is commit order within a session and a reader of `seq > cursor` skips nothing.
 create table transcript_segments (
   session_id uuid not null references sessions on delete cascade,
-  utterance_id text not null check (length(utterance_id) between 1 and 128),
+  utterance_id text not null check (length(utterance_id) between 1 and 512),
   seq bigint not null default nextval('segment_seq'),             -- new with every version written
   rev int not null check (rev >= 0),                              -- the utterance's own version
   is_final boolean not null,
@@ -163,3 +163,18 @@ create table bot_leases (
   expires_at timestamptz not null
 ) with (fillfactor = 50);
 create index bot_leases_holder on bot_leases (holder);
+
+-- The minutes of an ended session. A row is claimed for a while by who writes it.
+create table session_recaps (
+  session_id uuid primary key references sessions on delete cascade,
+  state text not null default 'pending' check (state in ('pending', 'done', 'failed')),
+  claimed_until timestamptz,
+  attempts int not null default 0,
+  recap jsonb check (jsonb_typeof(recap) = 'object'),
+  last_seq bigint,                                                -- newest line that it covers
+  model text,
+  prompt_tokens int not null default 0,
+  completion_tokens int not null default 0,
+  updated_at timestamptz not null default now(),
+  check (state <> 'done' or recap is not null)
+);
