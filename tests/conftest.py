@@ -1,0 +1,143 @@
+"""Parts that tests run against, each a real program on a free port, and the leak checks.
+
+Session-scoped programs start on first use. A test session leaves nothing behind: no process, no
+file outside its temporary directory, no port.
+"""
+
+import asyncio
+import gc
+import inspect
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.errors import ConfigError
+from dev import livekit as livekit_dev
+from dev.livekit import LiveKitServer, Ports
+
+# Set before any test module imports the framework, as agent.py does for the worker.
+os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
+os.environ["LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS"] = "0"
+
+API_KEY = "testkey"
+API_SECRET = "testsecret-testsecret-testsecret!"
+"""More than 32 bytes, so that no library warns about a short key."""
+_LEAK_GRACE_S = 10.0
+
+StartLiveKit = Callable[..., LiveKitServer]
+
+
+@pytest.fixture(scope="session")
+def livekit_binary() -> Path:
+    try:
+        return livekit_dev.ensure_binary(os.environ, print)
+    except ConfigError as exc:
+        pytest.fail(str(exc))
+
+
+@pytest.fixture(scope="session")
+def livekit_server(livekit_binary: Path) -> Iterator[LiveKitServer]:
+    """The test session's LiveKit server; rooms need unique names, `slug` makes them."""
+    server = _start_livekit(livekit_binary)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_livekit(livekit_binary: Path) -> Iterator[StartLiveKit]:
+    """Starts servers of this test's own: `start_livekit(ports=, overrides={"room": {...}})`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> LiveKitServer:
+            server = _start_livekit(livekit_binary, **options)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def slug(request: pytest.FixtureRequest) -> str:
+    """A room name that no other test uses."""
+    return f"{request.node.originalname[:40]}-{os.urandom(4).hex()}"
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """Where the parts of one test keep journal, locks and sockets."""
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a child process, an open file or (async tests) a task."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("no_task_left_behind")
+    us = psutil.Process()
+    children = {child.pid for child in us.children(recursive=True)}
+    files = {file.path for file in us.open_files()}
+    yield
+    left = _left_children(us, children)
+    deadline = time.monotonic() + _LEAK_GRACE_S
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = _left_children(us, children)
+    assert not left, f"processes left behind: {left}"
+    if opened := {file.path for file in us.open_files()} - files:
+        gc.collect()
+        opened &= {file.path for file in us.open_files()}
+    assert not opened, f"files left open: {opened}"
+
+
+@pytest.fixture
+async def no_task_left_behind() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+
+
+def _left_children(us: psutil.Process, known: set[int]) -> list[str]:
+    left = []
+    for child in us.children(recursive=True):
+        if child.pid in known:
+            continue
+        try:
+            command = " ".join(child.cmdline())
+        except psutil.Error:
+            continue  # it ended while we looked
+        if child.status() != psutil.STATUS_ZOMBIE and not _is_pythons_own(command):
+            left.append(f"{child.pid} {command[:120]}")
+    return left
+
+
+def _is_pythons_own(command: str) -> bool:
+    """Multiprocessing's tracker and forkserver live as long as the interpreter."""
+    return "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command
+
+
+def _start_livekit(
+    binary: Path, *, ports: Ports | None = None, overrides: dict[str, dict[str, Any]] | None = None
+) -> LiveKitServer:
+    """On loopback only, without webhooks unless `overrides` has a webhook section."""
+    sections = {
+        "rtc": {"node_ip": "127.0.0.1"},
+        "webhook": {"urls": []},
+        "logging": {"level": "info"},
+        **(overrides or {}),
+    }
+    return livekit_dev.start(
+        binary,
+        api_key=API_KEY,
+        api_secret=API_SECRET,
+        ports=ports or Ports.free(),
+        overrides=sections,
+    )
