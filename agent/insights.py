@@ -59,10 +59,21 @@ class InsightEngine:
         settings: ModelSettings,
         on_insight: Callable[[NewInsight], None],
         restored: Restored | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """Starts where `restored` left off.
+
+        Args:
+            model: the account to ask.
+            settings: its limits.
+            on_insight: called in the loop with each good answer, to store and publish it.
+            restored: what an earlier job of the session left behind.
+            clock: monotonic seconds; a replay at speed brings its own.
+        """
         before = restored or Restored()
         self._model = model
         self._on_insight = on_insight
+        self._clock = clock
         self._wake = asyncio.Event()
         self._loop = InsightLoop(
             limits=settings.limits, restored=before.insight, started_at=before.started_at
@@ -100,21 +111,21 @@ class InsightEngine:
         """Asks whenever a call is due, until cancelled."""
         while True:
             self._wake.clear()
-            due_at = self._loop.due_at(monotonic())
+            due_at = self._loop.due_at(self._clock())
             if due_at is None:
                 await self._wake.wait()
-            elif due_at > monotonic():
+            elif due_at > self._clock():
                 await self._wait_until(due_at)
             else:
                 await self.ask()
 
     async def ask(self) -> None:
         """Makes one call now and folds its answer in; failures are kept, not raised."""
-        call = self._loop.begin(monotonic())
+        call = self._loop.begin(self._clock())
         self.calls += 1
         try:
             completion = await self._model.complete(insight_request(self._model.model, call))
-            self._loop.spent(completion.prompt_tokens, completion.completion_tokens, monotonic())
+            self._loop.spent(completion.prompt_tokens, completion.completion_tokens, self._clock())
             insight = self._loop.answered(call, insight_reply(completion.text()))
         except (ProviderError, RemoteProtocolError) as exc:
             self._failed(call, exc)
@@ -123,14 +134,14 @@ class InsightEngine:
 
     async def _wait_until(self, due_at: float) -> None:
         try:
-            async with asyncio.timeout(due_at - monotonic()):
+            async with asyncio.timeout(due_at - self._clock()):
                 await self._wake.wait()
         except TimeoutError:
             return
 
     def _failed(self, call: Call, error: Exception) -> None:
         self.failures += 1
-        self._loop.failed(error, monotonic(), random.random())  # noqa: S311 - jitter
+        self._loop.failed(error, self._clock(), random.random())  # noqa: S311 - jitter
         logger.warning(
             "insight call failed, the last insight stays",
             extra={"reason": str(error), "lines": len(call.lines), "state": self.state.value},
