@@ -3,25 +3,19 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # no stubs among the locked packages
-from livekit import api, rtc
+from livekit import rtc
 
 from core.errors import ConfigError
 from dev import livekit as livekit_dev
 from dev.livekit import LiveKitServer, Ports
 
 
-def token(server: LiveKitServer, room: str, identity: str) -> str:
-    grants = api.VideoGrants(room_join=True, room=room)
-    access = api.AccessToken(server.api_key, server.api_secret).with_identity(identity)
-    return access.with_grants(grants).to_jwt()
-
-
 async def test_two_clients_meet(livekit_server: LiveKitServer, slug: str) -> None:
     first, second = rtc.Room(), rtc.Room()
     received: asyncio.Queue[bytes] = asyncio.Queue()
     second.on("data_received", lambda packet: received.put_nowait(packet.data))
-    await first.connect(livekit_server.url, token(livekit_server, slug, "first"))
-    await second.connect(livekit_server.url, token(livekit_server, slug, "second"))
+    await first.connect(livekit_server.url, livekit_server.token(slug, "first"))
+    await second.connect(livekit_server.url, livekit_server.token(slug, "second"))
     await first.local_participant.publish_data(b"hello", destination_identities=["second"])
     async with asyncio.timeout(10):
         assert await received.get() == b"hello"

@@ -1,0 +1,242 @@
+"""A participant without a person: joins a room, speaks given audio, and notes what it receives.
+
+It knows the truth of what it said and when, to the sample, so that a test can compare.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from livekit import rtc
+
+from core.wire import CAPTION_TOPIC
+
+Pcm = npt.NDArray[np.int16]
+T = TypeVar("T")
+
+SAMPLE_RATE: Final = 16000
+_FRAME: Final = SAMPLE_RATE // 100
+"""Samples in 10 ms: what a source without a queue takes at a time."""
+_SILENCE: Final = np.zeros(_FRAME, np.int16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One piece of audio that a robot spoke."""
+
+    label: str
+    started_at: datetime
+    """UTC time at which its first sample was captured."""
+    duration_s: float
+
+    @property
+    def ended_at(self) -> datetime:
+        return self.started_at + timedelta(seconds=self.duration_s)
+
+    def at(self, offset_s: float) -> datetime:
+        """When the sample at `offset_s` was captured."""
+        return self.started_at + timedelta(seconds=offset_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """One text stream on LiveKit's own caption topic."""
+
+    sender: str
+    """Identity on whose behalf it came."""
+    text: str
+    attributes: dict[str, str]
+
+    @property
+    def is_final(self) -> bool:
+        return self.attributes.get("lk.transcription_final") == "true"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One JSON data message."""
+
+    topic: str
+    body: dict[str, Any]
+    received_at: datetime
+
+
+class Inbox(Generic[T]):
+    """What arrived so far, in order, and a way to wait for more."""
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self._changed = asyncio.Event()
+
+    def add(self, item: T) -> None:
+        self.items.append(item)
+        self._changed.set()
+
+    async def until(self, enough: Callable[[list[T]], bool], timeout_s: float = 30.0) -> list[T]:
+        """All items, once `enough(items)` holds.
+
+        Raises:
+            TimeoutError: after `timeout_s`; the note lists what did arrive.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not enough(self.items):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError as exc:
+            exc.add_note(f"received {len(self.items)}: {self.items[-20:]}")
+            raise
+        return self.items
+
+
+@dataclass(slots=True)
+class _Utterance:
+    pcm: Pcm
+    label: str
+    done: "asyncio.Future[Said]"
+
+
+class Robot:
+    """One connected participant; made by `open_robot`."""
+
+    def __init__(self, room: rtc.Room, tasks: asyncio.TaskGroup) -> None:
+        self.room = room
+        self.messages: Inbox[Message] = Inbox()
+        self.captions: Inbox[Caption] = Inbox()
+        self.said: list[Said] = []
+        self._tasks = tasks
+        self._source: rtc.AudioSource | None = None
+        self._publication: rtc.LocalTrackPublication | None = None
+        self._queue: asyncio.Queue[_Utterance] = asyncio.Queue(maxsize=100)
+        room.on("data_received", self._note_data)
+        room.register_text_stream_handler(CAPTION_TOPIC, self._note_caption)
+
+    @property
+    def identity(self) -> str:
+        return self.room.local_participant.identity
+
+    @property
+    def track_sid(self) -> str:
+        """SID of its microphone."""
+        assert self._publication is not None
+        return self._publication.sid
+
+    async def publish_microphone(self) -> None:
+        """From now on it sends audio all the time, silence while it says nothing."""
+        assert self._source is None
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        self._publication = await self.room.local_participant.publish_track(track, options)
+        self._tasks.create_task(self._capture(self._source), name=f"microphone:{self.identity}")
+
+    async def unpublish_microphone(self) -> None:
+        """Takes the microphone away; `publish_microphone` gives it a new one."""
+        assert self._publication is not None
+        self._source = None
+        await self.room.local_participant.unpublish_track(self._publication.sid)
+
+    async def set_muted(self, muted: bool) -> None:
+        assert self._publication is not None
+        assert self._publication.track is not None
+        track = self._publication.track
+        assert isinstance(track, rtc.LocalAudioTrack)
+        track.mute() if muted else track.unmute()
+
+    async def say(self, pcm: Pcm, label: str = "") -> Said:
+        """Speaks 16 kHz mono in real time; returns when its last sample was captured."""
+        done: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Utterance(pcm, label, done))
+        return await done
+
+    def start_saying(self, pcm: Pcm, label: str = "") -> "asyncio.Task[Said]":
+        """The same beside other things; the robot owns the task."""
+        return self._tasks.create_task(self.say(pcm, label), name=f"say:{self.identity}:{label}")
+
+    async def leave(self) -> None:
+        """Says goodbye to the room; what it has not said yet stays unsaid."""
+        self._source = None  # ends its microphone task
+        while not self._queue.empty():
+            self._queue.get_nowait().done.cancel()
+        await self.room.disconnect()
+
+    def transcripts(self) -> list[dict[str, Any]]:
+        """Bodies of the transcript messages so far, in order of arrival."""
+        return [item.body for item in self.messages.items if item.topic == "transcript"]
+
+    def finals(self) -> list[dict[str, Any]]:
+        return [body for body in self.transcripts() if body["isFinal"]]
+
+    async def _capture(self, source: rtc.AudioSource) -> None:
+        """Hands over one frame each 10 ms by the clock, catching up after a stall."""
+        start, start_at, count = time.monotonic(), datetime.now(UTC), 0
+        utterance, offset = None, 0
+        while source is self._source:
+            if utterance is None and not self._queue.empty():
+                utterance, offset = self._queue.get_nowait(), 0
+                said_at = start_at + timedelta(seconds=count * _FRAME / SAMPLE_RATE)
+            frame = _SILENCE
+            if utterance is not None:
+                frame = utterance.pcm[offset : offset + _FRAME]
+                offset += _FRAME
+            await source.capture_frame(_audio_frame(frame))
+            count += 1
+            if utterance is not None and offset >= len(utterance.pcm):
+                self._finish(utterance, said_at)
+                utterance = None
+            await asyncio.sleep(start + count * _FRAME / SAMPLE_RATE - time.monotonic())
+        if utterance is not None:
+            utterance.done.cancel()
+        await source.aclose()
+
+    def _finish(self, utterance: _Utterance, said_at: datetime) -> None:
+        said = Said(
+            label=utterance.label,
+            started_at=said_at,
+            duration_s=len(utterance.pcm) / SAMPLE_RATE,
+        )
+        self.said.append(said)
+        if not utterance.done.done():
+            utterance.done.set_result(said)
+
+    def _note_data(self, packet: rtc.DataPacket) -> None:
+        body = json.loads(packet.data)
+        self.messages.add(
+            Message(topic=packet.topic or "", body=body, received_at=datetime.now(UTC))
+        )
+
+    def _note_caption(self, reader: rtc.TextStreamReader, sender: str) -> None:
+        self._tasks.create_task(self._read_caption(reader, sender), name="caption")
+
+    async def _read_caption(self, reader: rtc.TextStreamReader, sender: str) -> None:
+        text = await reader.read_all()
+        attributes = dict(reader.info.attributes or {})
+        self.captions.add(Caption(sender=sender, text=text, attributes=attributes))
+
+
+@asynccontextmanager
+async def open_robot(url: str, token: str, *, microphone: bool = True) -> AsyncIterator[Robot]:
+    """A robot in the room of `token`, with an open microphone unless told otherwise."""
+    room = rtc.Room()
+    async with asyncio.TaskGroup() as tasks:
+        robot = Robot(room, tasks)
+        await room.connect(url, token)
+        try:
+            if microphone:
+                await robot.publish_microphone()
+            yield robot
+        finally:
+            await robot.leave()
+
+
+def _audio_frame(samples: Pcm) -> rtc.AudioFrame:
+    if len(samples) < _FRAME:
+        samples = np.concatenate((samples, _SILENCE[len(samples) :]))
+    return rtc.AudioFrame(samples.tobytes(), SAMPLE_RATE, 1, _FRAME)
