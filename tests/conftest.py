@@ -9,15 +9,19 @@ import gc
 import inspect
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import asyncpg
 import psutil
 import pytest
 
 from core.errors import ConfigError
+from db.embedded import EmbeddedConfig, EmbeddedPostgres, is_locked
+from db.migrate import load, migrate
 from dev import livekit as livekit_dev
 from dev.livekit import LiveKitServer, Ports
 
@@ -62,6 +66,55 @@ def start_livekit(livekit_binary: Path) -> Iterator[StartLiveKit]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """The test session's PostgreSQL. It need not survive a power cut, so it does not sync."""
+    with TemporaryDirectory(prefix="roomscribe-test-") as home:
+        Path(home).chmod(0o711)  # root's server runs as another account, which must get in
+        config = EmbeddedConfig(
+            home=Path(home),
+            linger_s=0.1,
+            options=("fsync=off", "synchronous_commit=off", "full_page_writes=off"),
+        )
+        server = EmbeddedPostgres(config)
+        server.ensure()
+        yield server
+        server.close()
+        deadline = time.monotonic() + _LEAK_GRACE_S
+        while is_locked(server.layout.supervisor) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_locked(server.layout.supervisor), "PostgreSQL did not stop"
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: EmbeddedPostgres) -> str:
+    """URL of the server's own empty database; tests of migrations create theirs beside it."""
+    return postgres.url()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: EmbeddedPostgres) -> str:
+    """Name of a migrated database that nobody is connected to."""
+
+    async def prepare() -> None:
+        conn = await asyncpg.connect(postgres.url("migrated"))
+        await migrate(conn, load())
+        await conn.close()
+
+    _execute(postgres.url(), "create database migrated")
+    _run(prepare())
+    return "migrated"
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    """A migrated, empty database of this test's own."""
+    name = f"test_{os.urandom(6).hex()}"
+    _execute(postgres.url(), f"create database {name} template {template_database}")
+    yield postgres.url(name)
+    _execute(postgres.url(), f"drop database {name} with (force)")
+
+
 @pytest.fixture
 def slug(request: pytest.FixtureRequest) -> str:
     """A room name that no other test uses."""
@@ -103,6 +156,21 @@ async def no_task_left_behind() -> AsyncIterator[None]:
     yield
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks left behind: {left}"
+
+
+def _execute(url: str, statement: str) -> None:
+    async def execute() -> None:
+        conn = await asyncpg.connect(url)
+        await conn.execute(statement)
+        await conn.close()
+
+    _run(execute())
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs it in a loop of its own, without touching the loop that tests get."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(coroutine)
 
 
 def _left_children(us: psutil.Process, known: set[int]) -> list[str]:
