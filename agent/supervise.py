@@ -50,3 +50,14 @@ async def supervise(
         else:
             return
         await asyncio.sleep(delay_s)
+
+
+async def contain(name: str, job: Awaitable[None]) -> None:
+    """Awaits `job`; its failure is logged and ends nothing but the job.
+
+    For work that has no second try, such as one connection among many.
+    """
+    try:
+        await job
+    except Exception:  # one connection must not end the others
+        logger.exception("part failed", extra={"part": name})
