@@ -13,6 +13,7 @@ from agent.language_model import ModelSettings
 from core.env import Env
 from core.gladia.options import GladiaOptions
 from core.gladia.settings import options_from_env
+from db.pool import DatabaseSettings, data_home
 
 Mode = Literal["dev", "start", "connect"]
 Executor = Literal["process", "thread"]
@@ -75,12 +76,11 @@ class Settings:
             "VAD_BACKEND", "`native`: LiveKit's bundled Silero. `silero`: the ONNX plugin"
         )
     )
-    database_url: str = field(
-        repr=False,
+    database: DatabaseSettings = field(
         metadata=_env(
             "DATABASE_URL",
             "PostgreSQL 15-18. `embedded:` or `embedded:///path`: our own; default with `dev`",
-        ),
+        )
     )
     redis_url: str = field(
         repr=False, metadata=_env("REDIS_URL", "live lines travel by Redis instead of PostgreSQL")
@@ -152,11 +152,13 @@ class Settings:
             gladia_max_sessions=env.integer("GLADIA_MAX_SESSIONS", 30, low=1, high=10_000),
             gladia=options_from_env(env),
             vad_backend=_vad_backend(env),
-            database_url=_database_url(env, dev=dev),
+            database=DatabaseSettings.from_env(
+                env, application="worker", embedded_by_default=dev, pool_size=3
+            ),
             redis_url=_redis_url(env),
             batch_seconds=env.number("TRANSCRIPT_BATCH_SECONDS", 5.0, low=0.05, high=60),
             batch_size=env.integer("TRANSCRIPT_BATCH_SIZE", 10, low=1, high=1000),
-            data_dir=_data_dir(env),
+            data_dir=data_home(env),
             fallback_after_s=env.number("FALLBACK_AFTER_SECONDS", 20.0, low=5, high=3600),
             drain_timeout_s=env.number("DRAIN_TIMEOUT", 0.0, low=0, high=86_400),
             connect_timeout_s=env.number("CONNECT_TIMEOUT", 60.0, low=1, high=3600),
@@ -208,31 +210,8 @@ def _vad_backend(env: Env) -> VadBackend:
     return "silero" if choice == "silero" else "native"
 
 
-def _database_url(env: Env, *, dev: bool) -> str:
-    url = env.text("DATABASE_URL", "embedded:" if dev else "")
-    if not url:
-        env.problem(
-            "DATABASE_URL is not set: the address of a PostgreSQL 15 or newer, or `embedded:`"
-        )
-    elif not url.startswith(("postgres://", "postgresql://", "embedded:")):
-        env.problem("DATABASE_URL must begin with postgresql:// or embedded:")
-    return url
-
-
 def _redis_url(env: Env) -> str:
     url = env.text("REDIS_URL")
     if url and not url.startswith(("redis://", "rediss://", "unix://")):
         env.problem("REDIS_URL must begin with redis:// or rediss://")
     return url
-
-
-def _data_dir(env: Env) -> Path:
-    explicit = env.text("ROOMSCRIBE_DATA_DIR")
-    if explicit:
-        return Path(explicit).absolute()
-    if xdg := env.text("XDG_DATA_HOME"):
-        return Path(xdg).absolute() / "roomscribe"
-    home = env.text("HOME")
-    if not home or home == "/root":
-        return Path("/var/lib/roomscribe")
-    return Path(home) / ".local" / "share" / "roomscribe"
