@@ -92,7 +92,7 @@ class Layout:
 class EmbeddedPostgres:
     """One process's hold on the embedded server. Thread-safe; blocks, so call it in a thread.
 
-    The server runs at least until `close`, and is started again by `ensure` or `revive` when it
+    The server runs at least until `close`, and is started again by `ensure` when it
     is gone, supervisor included.
     """
 
@@ -118,14 +118,17 @@ class EmbeddedPostgres:
         """A libpq URL of `database` in this cluster."""
         return f"postgresql://{USER}@/{database}?host={quote(str(self.layout.sockets))}&port={PORT}"
 
-    def ensure(self) -> None:
+    def ensure(self, limit_s: float | None = None) -> None:
         """Returns once the server answers; starts it if need be.
+
+        Args:
+            limit_s: seconds to wait at most; None for the configured limit.
 
         Raises:
             ConfigError: it cannot be started here; the text says why.
             StoreUnavailable: it did not answer in time.
         """
-        deadline = time.monotonic() + self._config.start_timeout_s
+        deadline = time.monotonic() + (limit_s or self._config.start_timeout_s)
         with self._mutex:
             while not (self._hold_lease() and _answers(self.layout.socket)):
                 if self._lease is not None:
@@ -136,16 +139,6 @@ class EmbeddedPostgres:
             if self._launch is not None:
                 self._launch.close()
                 self._launch = None
-
-    def revive(self) -> None:
-        """Starts a supervisor if there is none; does not wait for the server.
-
-        Raises:
-            ConfigError: the last start failed for good.
-        """
-        with self._mutex:
-            if self._hold_lease():
-                self._launch_if_needed()
 
     def close(self) -> None:
         """Gives up the lease; the server stops soon after if nobody else holds one."""

@@ -41,6 +41,7 @@ create table sessions (
     -- 'room': nobody asked us for it, a bot found the room; it opens again when the room does
   status text not null default 'active' check (status in ('active', 'ended')),
   room_sid text,                                                  -- of the latest room
+  room_started_at timestamptz,                                    -- first bot in the latest room
   started_at timestamptz,                                         -- first bot in the first room
   ai_title text,
   ai_current_topic text,
