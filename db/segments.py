@@ -1,0 +1,106 @@
+"""Transcript segments as readers see them: in order of `seq` to catch up, of time to read."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from core.ids import Slug
+from core.transcript import Segment, Word
+from db.patterns import containing
+from db.pool import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSegment:
+    """A segment with its place in the session's catch-up order."""
+
+    seq: int
+    """New with every version written; a reader of `seq > cursor` skips nothing."""
+    segment: Segment
+
+
+_COLUMNS = """
+t.utterance_id, t.seq, t.rev, t.is_final, t.kind, t.source, t.identity,
+  coalesce(nullif(t.name, ''), p.name, '') as name, t.track_sid, t.text, t.language, t.confidence,
+  t.started_at, t.ended_at, t.words, t.translations, t.reason, t.attribution,
+  t.attribution_confidence, p.user_id
+"""
+_FROM = "from transcript_segments t left join participants p on p.id = t.participant_id"
+
+
+async def after(
+    conn: Connection,
+    session_id: UUID,
+    slug: Slug,
+    *,
+    cursor: int,
+    limit: int,
+    q: str | None = None,
+    speaker: str | None = None,
+) -> list[StoredSegment]:
+    """Segments with `seq > cursor`, lowest first; `q` is plain text found in any case."""
+    pattern = None if q is None else containing(q)
+    rows = await conn.fetch(
+        f"select {_COLUMNS} {_FROM}"
+        " where t.session_id = $1 and t.seq > $2"
+        " and ($3::text is null or t.text ilike $3) and ($4::text is null or t.identity = $4)"
+        " order by t.seq limit $5",
+        session_id,
+        cursor,
+        pattern,
+        speaker,
+        limit,
+    )
+    return [stored(row, slug) for row in rows]
+
+
+async def spoken(conn: Connection, session_id: UUID, slug: Slug) -> list[StoredSegment]:
+    """All segments of the session in the order in which they were spoken."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} {_FROM} where t.session_id = $1 order by t.started_at, t.utterance_id",
+        session_id,
+    )
+    return [stored(row, slug) for row in rows]
+
+
+def stored(row: asyncpg.Record, slug: Slug) -> StoredSegment:
+    segment = Segment(
+        slug=slug,
+        utterance_id=row["utterance_id"],
+        rev=row["rev"],
+        is_final=row["is_final"],
+        text=row["text"],
+        identity=row["identity"],
+        name=row["name"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        kind=row["kind"],
+        source=row["source"],
+        user_id=None if row["user_id"] is None else str(row["user_id"]),
+        track_sid=row["track_sid"],
+        language=row["language"],
+        confidence=row["confidence"],
+        words=tuple(_word(word) for word in _decoded(row["words"]) or ()),
+        translations=_decoded(row["translations"]) or {},
+        reason=row["reason"],
+        attribution=row["attribution"],
+        attribution_confidence=row["attribution_confidence"],
+    )
+    return StoredSegment(seq=row["seq"], segment=segment)
+
+
+def _word(entry: dict[str, Any]) -> Word:
+    return Word(
+        text=entry["text"],
+        started_at=datetime.fromisoformat(entry["startedAt"]),
+        ended_at=datetime.fromisoformat(entry["endedAt"]),
+        confidence=entry.get("confidence"),
+    )
+
+
+def _decoded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value

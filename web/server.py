@@ -1,0 +1,61 @@
+"""uvicorn as we run it: patient with streams, not with clients that trickle their headers."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from web.settings import WebSettings
+
+HEADERS_WITHIN_S = 10.0
+KEEP_ALIVE_S = 15
+GRACEFUL_S = 8
+
+
+class HastyH11Protocol(H11Protocol):
+    """Closes a connection whose first request's headers are not there within ten seconds.
+
+    uvicorn itself waits for ever, so that a few sockets per client could use up all of ours.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._headers_timer = self.loop.call_later(HEADERS_WITHIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.scope is None and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_timer.cancel()
+        super().connection_lost(exc)
+
+
+def configured(app: ASGIApp, settings: WebSettings, **overrides: Any) -> uvicorn.Config:
+    """The server's configuration; WebSocket pings are the hub's, not uvicorn's.
+
+    Track Egress answers our pings with a payload of its own, which uvicorn would take for
+    silence and close the stream after forty seconds.
+    """
+    options: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "http": HastyH11Protocol,
+        "ws": "websockets-sansio",
+        "ws_ping_interval": None,
+        "ws_ping_timeout": None,
+        "ws_per_message_deflate": False,
+        "ws_max_size": 1024 * 1024,
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+        "server_header": False,
+        "access_log": False,
+        "log_config": None,
+        "lifespan": "off",
+        "timeout_keep_alive": KEEP_ALIVE_S,
+        "timeout_graceful_shutdown": GRACEFUL_S,
+        "h11_max_incomplete_event_size": 32 * 1024,
+    }
+    return uvicorn.Config(app, **(options | overrides))

@@ -1,0 +1,204 @@
+"""What the web service is told by its environment, checked as a whole before anything starts."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from core.env import Env
+from db.pool import DatabaseSettings
+
+ServerMode = Literal["all", "ws", "rtmp"]
+BroadcastMode = Literal["direct", "http"]
+AuthMode = Literal["open", "closed"]
+
+_MIN_SECRET_CHARS = 32
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """The OpenID Connect provider that signs people in."""
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scopes: str = "openid profile email"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Everything that `python -m web` needs; secrets never show in `repr`."""
+
+    host: str
+    port: int
+    public_url: str
+    """Scheme and host under which browsers reach us; empty: taken from each request."""
+    server_mode: ServerMode
+    broadcast_mode: BroadcastMode
+    database: DatabaseSettings
+    redis_url: str = field(repr=False)
+    livekit_url: str
+    livekit_public_url: str
+    """What browsers are told; equal to livekit_url unless they reach it by another address."""
+    livekit_api_key: str
+    livekit_api_secret: str = field(repr=False)
+    transcription_configured: bool
+    """Whether a speech provider's key is set for this installation."""
+    insights_configured: bool
+    auth_mode: AuthMode
+    auth_secret: str = field(repr=False)
+    auth_audience: str
+    auth_issuer: str
+    """`iss` that a host product's tokens must carry; empty: not checked."""
+    auth_jwks_url: str
+    auth_default_space: str
+    """Slug of the space that people signed in by OpenID Connect belong to; empty: none."""
+    oidc: OidcSettings | None
+    service_secret: str = field(repr=False)
+    trusted_proxies: tuple[str, ...]
+    cors_origins: tuple[str, ...]
+    rate_limit_factor: float
+    """Multiplies every rate limit; 0 switches them off."""
+    viewers_per_session: int
+    token_ttl_s: int
+    """Seconds a room token and a guest's right to read live."""
+    session_grace_s: float
+    """Seconds an empty room waits for somebody before its session ends."""
+    consent_text: str
+    languages: tuple[str, ...]
+    webhook_urls: tuple[str, ...]
+    webhook_secret: str = field(repr=False)
+    metrics_sources: tuple[str, ...]
+    """Prometheus addresses of our other processes, gathered into our own /metrics."""
+    metrics_secret: str = field(repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, pid: int = 0) -> "WebSettings":
+        """Reads all settings; `pid` only names us in the database's list of sessions.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        env = Env(environ)
+        auth_mode: AuthMode = (
+            "closed" if env.choice("AUTH_MODE", "open", ("open", "closed")) == "closed" else "open"
+        )
+        host = env.text("HOST", "127.0.0.1")
+        if auth_mode == "open" and not _is_loopback(host):
+            _demand_consent_to_open(env)
+        livekit_url = env.required("LIVEKIT_URL", "ws:// or wss:// address of LiveKit")
+        api_secret = env.required("LIVEKIT_API_SECRET", "the secret that belongs to the key")
+        auth_secret = _auth_secret(env, auth_mode, api_secret)
+        settings = cls(
+            host=host,
+            port=env.integer("PORT", 3000, low=0, high=65535),
+            public_url=_url(env, "PUBLIC_URL", ("http", "https")).rstrip("/"),
+            server_mode=_server_mode(env),
+            broadcast_mode=(
+                "http"
+                if env.choice("REALTIME_BROADCAST_MODE", "direct", ("direct", "http")) == "http"
+                else "direct"
+            ),
+            database=DatabaseSettings.from_env(
+                env, application=f"web:{pid}", embedded_by_default=auth_mode == "open", pool_size=8
+            ),
+            redis_url=env.text("REDIS_URL"),
+            livekit_url=livekit_url,
+            livekit_public_url=env.text("LIVEKIT_PUBLIC_URL", livekit_url),
+            livekit_api_key=env.required("LIVEKIT_API_KEY", "the key of the LiveKit project"),
+            livekit_api_secret=api_secret,
+            transcription_configured=bool(env.text("GLADIA_API_KEY")),
+            insights_configured=bool(env.text("OPENAI_API_KEY")),
+            auth_mode=auth_mode,
+            auth_secret=auth_secret,
+            auth_audience=env.text("AUTH_AUDIENCE", "roomscribe"),
+            auth_issuer=env.text("AUTH_ISSUER"),
+            auth_jwks_url=_url(env, "AUTH_JWKS_URL", ("http", "https")),
+            auth_default_space=env.text("AUTH_DEFAULT_SPACE", "default"),
+            oidc=_oidc(env),
+            service_secret=env.text("SERVICE_SECRET", _derived(auth_secret, "service")),
+            trusted_proxies=env.words("TRUSTED_PROXIES"),
+            cors_origins=env.words("CORS_ORIGINS"),
+            rate_limit_factor=env.number("RATE_LIMIT_FACTOR", 1.0, low=0.0, high=10_000.0),
+            viewers_per_session=env.integer("VIEWERS_PER_SESSION", 2000, low=1, high=100_000),
+            token_ttl_s=env.integer("TOKEN_TTL_SECONDS", 6 * 3600, low=60, high=7 * _DAY_S),
+            session_grace_s=env.number("SESSION_GRACE_SECONDS", 300.0, low=0.0, high=_DAY_S),
+            consent_text=env.text("CONSENT_TEXT", "This meeting is transcribed."),
+            languages=env.words("GLADIA_LANGUAGES"),
+            webhook_urls=env.words("WEBHOOK_URLS"),
+            webhook_secret=env.text("WEBHOOK_SECRET", _derived(auth_secret, "webhooks")),
+            metrics_sources=env.words("METRICS_SOURCES"),
+            metrics_secret=env.text("METRICS_SECRET"),
+        )
+        env.check()
+        return settings
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach us by https, so that cookies may be `Secure`."""
+        return self.public_url.startswith("https://")
+
+
+def _server_mode(env: Env) -> ServerMode:
+    mode = env.choice("SERVER_MODE", "all", ("all", "ws", "rtmp"))
+    return "ws" if mode == "ws" else "rtmp" if mode == "rtmp" else "all"
+
+
+def _auth_secret(env: Env, mode: AuthMode, livekit_secret: str) -> str:
+    """AUTH_SECRET, or NEXTAUTH_SECRET as it used to be called.
+
+    Open mode can do without: then all processes of one LiveKit project derive the same one.
+    """
+    secret = env.text("AUTH_SECRET") or env.text("NEXTAUTH_SECRET")
+    if secret:
+        if len(secret) < _MIN_SECRET_CHARS:
+            env.problem(f"AUTH_SECRET must have at least {_MIN_SECRET_CHARS} characters")
+        return secret
+    if mode == "closed":
+        env.problem("AUTH_SECRET is not set: AUTH_MODE=closed signs with it; openssl rand -hex 32")
+    return _derived(livekit_secret, "auth")
+
+
+def _derived(secret: str, purpose: str) -> str:
+    return hmac.new(secret.encode(), f"roomscribe:{purpose}".encode(), hashlib.sha256).hexdigest()
+
+
+def _demand_consent_to_open(env: Env) -> None:
+    if not env.flag("AUTH_OPEN_ANYWHERE", default=False):
+        env.problem(
+            "HOST is not a loopback address while AUTH_MODE=open lets everybody do everything: "
+            "set AUTH_MODE=closed, or AUTH_OPEN_ANYWHERE=1 if the network itself is closed"
+        )
+
+
+def _oidc(env: Env) -> OidcSettings | None:
+    issuer = _url(env, "OIDC_ISSUER", ("http", "https"))
+    if not issuer:
+        return None
+    return OidcSettings(
+        issuer=issuer,
+        client_id=env.required("OIDC_CLIENT_ID", "OIDC_ISSUER is set; register a client there"),
+        client_secret=env.required("OIDC_CLIENT_SECRET", "the secret of OIDC_CLIENT_ID"),
+        scopes=env.text("OIDC_SCOPES", "openid profile email"),
+    )
+
+
+def _url(env: Env, name: str, schemes: tuple[str, ...]) -> str:
+    value = env.text(name)
+    if value and (urlsplit(value).scheme not in schemes or not urlsplit(value).netloc):
+        env.problem(f"{name} must be an address that starts with {' or '.join(schemes)}://")
+        return ""
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
