@@ -43,7 +43,9 @@ class Restored:
     started_at: datetime | None = None
     """Start of the session's first speech."""
     lines: tuple[Segment, ...] = ()
-    """Its last finals, oldest first."""
+    """Its last finals, oldest first; known to the insight, if there is one."""
+    tokens: int = 0
+    """Tokens spent on the session so far."""
 
 
 class InsightEngine:
@@ -76,7 +78,10 @@ class InsightEngine:
         self._clock = clock
         self._wake = asyncio.Event()
         self._loop = InsightLoop(
-            limits=settings.limits, restored=before.insight, started_at=before.started_at
+            limits=settings.limits,
+            restored=before.insight,
+            started_at=before.started_at,
+            tokens=before.tokens,
         )
         for segment in before.lines:
             self._loop.add(segment, seen=before.insight is not None)
@@ -102,10 +107,20 @@ class InsightEngine:
     def usd_spent(self) -> float:
         return self._loop.usd_spent
 
-    def offer(self, segment: Segment) -> None:
-        """Takes in any segment of the room; costs microseconds."""
-        self._loop.add(segment)
+    def offer(self, segment: Segment, *, seen: bool = False) -> None:
+        """Takes in any segment of the room; costs microseconds.
+
+        Args:
+            segment: interims and gaps are ignored.
+            seen: an earlier call has shown it to the model: context, not news.
+        """
+        self._loop.add(segment, seen=seen)
         self._wake.set()
+
+    def due(self) -> bool:
+        """Whether a call should be made now."""
+        due_at = self._loop.due_at(self._clock())
+        return due_at is not None and due_at <= self._clock()
 
     async def run(self) -> None:
         """Asks whenever a call is due, until cancelled."""

@@ -99,6 +99,7 @@ class InsightLoop:
         limits: BudgetLimits | None = None,
         restored: Insight | None = None,
         started_at: datetime | None = None,
+        tokens: int = 0,
     ) -> None:
         """Starts empty, or where another job left off.
 
@@ -107,9 +108,10 @@ class InsightLoop:
             limits: what may be spent; the default is no limit.
             restored: the insight stored by an earlier job of this session.
             started_at: start of the session's first speech, if an earlier job heard it.
+            tokens: what earlier jobs spent on the session.
         """
         self._pace = pace or Pace()
-        self._budget = Budget(limits or BudgetLimits())
+        self._budget = Budget(limits or BudgetLimits(), tokens=tokens)
         self._topics = TopicState.restored(restored) if restored else TopicState()
         self._started_at = started_at
         self._lines: OrderedDict[str, Line] = OrderedDict()

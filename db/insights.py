@@ -13,8 +13,7 @@ from core.errors import NotFound
 from core.ids import Identity, Slug, UtteranceId
 from core.transcript import Segment
 from core.wire import Insight, Topic
-
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+from db.pool import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

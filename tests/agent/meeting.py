@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from core.ids import Identity, Slug, UtteranceId
 from core.transcript import Segment
 
-START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 LENGTH_S = 3600
 
 
