@@ -20,6 +20,7 @@ MAX_MESSAGE_BYTES = 14 * 1024
 """LiveKit promises delivery of reliable data packets up to 15 KiB; one KiB is left for headers."""
 
 RoomState = Literal["live", "waiting", "reconnecting", "paused", "off"]
+InsightsState = Literal["off", "waiting", "live", "failing", "refused", "budget"]
 SpeakerState = Literal["idle", "live", "reconnecting", "queued", "deaf", "failed"]
 
 
@@ -112,9 +113,21 @@ def insights_message(slug: str, insight: Insight, ts: datetime) -> bytes:
 
 
 def status_message(
-    slug: str, state: RoomState, speakers: tuple[SpeakerStatus, ...], ts: datetime
+    slug: str,
+    state: RoomState,
+    speakers: tuple[SpeakerStatus, ...],
+    ts: datetime,
+    insights: InsightsState | None = None,
 ) -> bytes:
-    """The `status` message: how well the room and each speaker are heard."""
+    """The `status` message: how well the room and each speaker are heard.
+
+    Args:
+        slug: the session.
+        state: of the room as a whole.
+        speakers: one entry for each participant who was heard.
+        ts: when the message was made.
+        insights: of the insight engine; left out where the sender does not know it.
+    """
     entries = []
     for speaker in speakers:
         entry: dict[str, Any] = {"speakerId": speaker.identity, "state": speaker.state}
@@ -123,16 +136,15 @@ def status_message(
         if speaker.lost_s:
             entry["lostSec"] = round(speaker.lost_s, 1)
         entries.append(entry)
-    return _encoded(
-        {
-            "type": "status",
-            "sessionSlug": slug,
-            "state": state,
-            "speakers": entries,
-            "ts": iso(ts),
-            "v": VERSION,
-        }
-    )
+    message: dict[str, Any] = {
+        "type": "status",
+        "sessionSlug": slug,
+        "state": state,
+        "speakers": entries,
+        "ts": iso(ts),
+        "v": VERSION,
+    }
+    return _encoded(message if insights is None else message | {"insights": insights})
 
 
 def error_message(reason: str, message: str, ts: datetime) -> bytes:
