@@ -52,12 +52,12 @@ async def supervise(
         await asyncio.sleep(delay_s)
 
 
-async def contain(name: str, job: Awaitable[None]) -> None:
-    """Awaits `job`; its failure is logged and ends nothing but the job.
+async def contain(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Runs `run` once; its failure is logged and ends nothing else.
 
     For work that has no second try, such as one connection among many.
     """
     try:
-        await job
+        await run()
     except Exception:  # one connection must not end the others
         logger.exception("part failed", extra={"part": name})

@@ -2,7 +2,7 @@
 
 Theory of operation. The states follow each other, and every one may end in CLOSED:
 
-    C0C1 --hello--> C2 --echo--> COMMANDS --publish--> ASKED --accept--> PUBLISHING --end--> CLOSED
+    C0C1 --hello--> C2 --echo--> COMMANDS --publish--> ASKED --accept--> PUBLISHING --end-> LEAVING
                                                          `----reject--> REFUSED --hold--> CLOSED
 
 While ASKED the caller finds out whether the publish is allowed; reading pauses, so that nothing
@@ -29,6 +29,7 @@ _MESSAGE_STREAM = 1
 _PEER_WINDOW_BYTES = 2_500_000
 _STREAM_BEGIN, _PING, _PONG = 0, 6, 7
 _AAC, _AAC_HEADER = 10, 0
+_GOODBYE_S = 2.0
 
 
 class State(Enum):
@@ -39,6 +40,7 @@ class State(Enum):
     COMMANDS = auto()
     ASKED = auto()
     PUBLISHING = auto()
+    LEAVING = auto()
     REFUSED = auto()
     CLOSED = auto()
 
@@ -142,6 +144,7 @@ class Session:
         self._acknowledged_bytes = 0
         self._ack_bytes = self._limits.ack_bytes
         self._refusal = ""
+        self._said_goodbye = False
         self.last_data_at = now
         """Monotonic seconds of the last received byte."""
 
@@ -167,7 +170,7 @@ class Session:
 
     def receive(self, data: bytes, now: float) -> None:
         """Takes bytes from the socket. Bytes after the end are ignored."""
-        if self._state in {State.CLOSED, State.REFUSED}:
+        if self._state in {State.CLOSED, State.REFUSED, State.LEAVING}:
             return
         self.last_data_at = now
         self._received_bytes += len(data)
@@ -208,7 +211,7 @@ class Session:
 
     def connection_lost(self) -> None:
         """The socket is gone; a publish that was not ended by its publisher may come back."""
-        self.close("lost")
+        self.close("done" if self._said_goodbye else "lost")
 
     def handle_deadline(self, now: float) -> None:
         """Acts on a deadline that has passed; early calls do nothing."""
@@ -218,8 +221,8 @@ class Session:
             case State.REFUSED:
                 self._status("error", "NetStream.Publish.BadName", self._refusal)
                 self._close("refused")
-            case State.PUBLISHING:
-                self._close("idle")
+            case State.PUBLISHING | State.LEAVING:
+                self._close("done" if self._said_goodbye else "idle")
             case State.CLOSED:
                 self._deadline = None
             case _:
@@ -265,9 +268,9 @@ class Session:
                 early = self._state is State.COMMANDS
                 self._ignored["early" if early else "video"] += 1
             case MessageType.COMMAND_AMF0:
-                self._receive_command(message.payload, message.stream_id)
+                self._receive_command(message.payload, message.stream_id, now)
             case MessageType.COMMAND_AMF3:
-                self._receive_command(message.payload[1:], message.stream_id)
+                self._receive_command(message.payload[1:], message.stream_id, now)
             case _:
                 self._receive_control(message)
 
@@ -297,7 +300,7 @@ class Session:
             case _:
                 pass  # acknowledgements, bandwidth, metadata: nothing depends on them
 
-    def _receive_command(self, payload: bytes, stream_id: int) -> None:
+    def _receive_command(self, payload: bytes, stream_id: int, now: float) -> None:
         values = amf.decode(payload, self._limits)
         if len(values) < 2 or not isinstance(values[0], str):  # noqa: PLR2004 - name, transaction
             raise RemoteProtocolError("command without a name")
@@ -309,8 +312,8 @@ class Session:
                 self._command(3, "_result", transaction, None, _MESSAGE_STREAM)
             case "publish":
                 self._publish(rest, stream_id)
-            case "deleteStream" | "FCUnpublish" | "closeStream":
-                self._unpublish()
+            case "FCUnpublish" | "deleteStream" | "closeStream":
+                self._unpublish(now, is_last=name != "FCUnpublish")
             case "play" | "play2":
                 raise RemoteProtocolError("only publishing is served")
             case _:
@@ -342,9 +345,18 @@ class Session:
         self._commands.append(PauseReading())
         self._events.append(PublishRequested(self._app, name))
 
-    def _unpublish(self) -> None:
-        if self._state is State.PUBLISHING:
-            self._close("done")
+    def _unpublish(self, now: float, *, is_last: bool) -> None:
+        """Ends the publish at its last word, and leaves the hanging up to the publisher.
+
+        Both ffmpeg and rtmp2sink report an error when we close first.
+        """
+        if self._state is not State.PUBLISHING:
+            return
+        self._said_goodbye = True
+        self._deadline = now + _GOODBYE_S
+        if is_last:
+            self._state = State.LEAVING
+            self._events.append(PublishEnded(clean=True))
 
     def _acknowledge(self) -> None:
         if self._state is State.CLOSED or self._state in {State.C0C1, State.C2}:
@@ -356,7 +368,7 @@ class Session:
 
     def _close(self, reason: str, detail: str = "") -> None:
         if self._state is State.PUBLISHING:
-            self._events.append(PublishEnded(clean=reason == "done"))
+            self._events.append(PublishEnded(clean=self._said_goodbye))
         self._state = State.CLOSED
         self._deadline = None
         self._commands.append(Close(reason, detail))

@@ -5,10 +5,15 @@ import functools
 import itertools
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
+from agent.ingest.decoder import Decoder, find_decoder
+from core.rtmp import AudioTag
 from dev import rtmp
 
 FFMPEG_HINT = "ffmpeg is not installed: apt-get install ffmpeg"
@@ -87,3 +92,124 @@ async def until(condition: object, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - a test's deadline poll
             await asyncio.sleep(0.01)
+
+
+class DecodingSink:
+    """A publish's sink that decodes for real and keeps the PCM."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.tape = Tape()
+        self.faults: Counter[str] = Counter()
+        self.ended: list[bool] = []
+        self.tags = 0
+        self.decoder = Decoder(
+            find_decoder(), self.tape.push, lambda kind: self.faults.update([kind])
+        )
+        self.task = group.create_task(self.decoder.run(), name="decoder")
+
+    def feed(self, tag: AudioTag) -> None:
+        self.tags += 1
+        self.decoder.feed(tag)
+
+    async def ready(self) -> None:
+        await self.decoder.ready()
+
+    def end(self, *, clean: bool) -> None:
+        self.ended.append(clean)
+        self.decoder.finish()
+
+
+class OpenGate:
+    """Lets in whoever names a session of `keys` with its token, and keeps all sinks."""
+
+    def __init__(self, group: asyncio.TaskGroup, keys: dict[str, str] | None = None) -> None:
+        self._group = group
+        self.keys = keys
+        self.sinks: dict[str, list[DecodingSink]] = {}
+        self.asked: list[str] = []
+
+    async def authorize(self, slug: str, token: str) -> bool:
+        self.asked.append(slug)
+        return self.keys is None or self.keys.get(slug) == token
+
+    def open(self, slug: str) -> DecodingSink:
+        sink = DecodingSink(self._group)
+        self.sinks.setdefault(slug, []).append(sink)
+        return sink
+
+    def tape(self, slug: str) -> Tape:
+        return self.sinks[slug][-1].tape
+
+
+class Publisher:
+    """A publisher made of dev.rtmp's bytes, in real time or as fast as wanted."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.answers = bytearray()
+
+    @classmethod
+    async def connect(cls, port: int, name: str, app: str = "session") -> "Publisher":
+        publisher = cls(*await asyncio.open_connection("127.0.0.1", port))
+        publisher.writer.write(rtmp.publish(name, app=app))
+        return publisher
+
+    async def answer(self, word: bytes, timeout_s: float = 5.0) -> bool:
+        """Whether `word` is among the answers before the connection ends."""
+        async with asyncio.timeout(timeout_s):
+            while word not in self.answers:
+                data = await self.reader.read(4096)
+                if not data:
+                    return False
+                self.answers += data
+        return True
+
+    async def play(
+        self, tags: Sequence[tuple[int, bytes]], *, start_ms: int = 0, speed: float = 1.0
+    ) -> None:
+        """Sends tags in (accelerated) real time, their stamps moved by `start_ms`."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for at_ms, body in tags:
+            delay = began + at_ms / 1000 / speed - loop.time()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            self.writer.write(rtmp.audio(at_ms + start_ms if body[1] else 0, body))
+            await self.writer.drain()
+
+    async def close(self, *, goodbye: bool = True) -> None:
+        if goodbye:
+            self.writer.write(rtmp.unpublish())
+            await self.writer.drain()
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
+
+def ffmpeg_publisher(url: str, seconds: float) -> list[str]:
+    tone = f"sine=frequency=440:sample_rate=44100:duration={seconds}"
+    return [
+        *(needed("ffmpeg", FFMPEG_HINT), "-nostdin", "-loglevel", "error", "-re"),
+        *("-f", "lavfi", "-i", tone, "-c:a", "aac", "-b:a", "64k", "-f", "flv", url),
+    ]
+
+
+def gstreamer_publisher(url: str, seconds: float) -> list[str]:
+    """The sink and muxer of LiveKit Egress, with its encoder's free sister."""
+    buffers = int(seconds * 16_000 / 1024)
+    source = f"audiotestsrc is-live=true freq=440 num-buffers={buffers} samplesperbuffer=1024"
+    chain = f"{source} ! audio/x-raw,rate=16000,channels=2 ! voaacenc bitrate=48000 ! aacparse"
+    return [
+        *(needed("gst-launch-1.0", GST_HINT), "-q"),
+        *f"{chain} ! flvmux streamable=true ! rtmp2sink location={url}".split(),
+    ]
+
+
+async def run_program(command: Sequence[str]) -> int:
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -102,7 +102,11 @@ def test_publisher_is_served_however_its_bytes_are_cut(step: int | None) -> None
         AudioTag(128, TONE, is_header=False),
     ]
     assert served.events[-1] == PublishEnded(clean=True)
+    assert served.closed is None, "publishers report an error when we hang up first"
+    served.session.handle_deadline(2.0)
+    served.drain(2.0)
     assert served.closed == Close("done")
+    assert served.events.count(PublishEnded(clean=True)) == 1
     results = [values[0] for values in served.said_commands()]
     assert results == ["_result", "_result", "onStatus"]
 
