@@ -19,6 +19,10 @@ from core.retry import Backoff
 PICKUP_S = 3.0
 """From a dispatch to the lease of whoever accepted it; a worker needs about 0.1 s."""
 BACKOFF = Backoff(first_s=1.0, max_s=30.0, jitter=0.5)
+SETTLED_S = 30.0
+"""A bot that lasted this long is no longer held against its room."""
+LOOK_AGAIN_S = 2.0
+"""A room that needs nothing although it has no lease: empty, or none of our business."""
 HESITATION_S = 3.0
 """Without leases each worker is its own steward; they wait up to this long, each differently."""
 
@@ -64,6 +68,9 @@ class _Attempt:
     dispatch_id: str | None = None
     """Of the dispatch that nobody has picked up yet."""
     failures: int = 0
+    hesitated: bool = False
+    served_since: float | None = None
+    """When the room was first seen with a lease again."""
 
 
 class Steward:
@@ -75,23 +82,39 @@ class Steward:
         self._attempts: dict[str, _Attempt] = {}
 
     def suspects(
-        self, peopled: Collection[str], leased: Collection[str], now: float
+        self, peopled: Collection[str], leased: Collection[str], now: float, chance: float
     ) -> tuple[str, ...]:
-        """Rooms to look at now; rooms that are gone or served are forgotten.
+        """Rooms to look at now.
 
         Args:
             peopled: names of all rooms with somebody in them.
             leased: names of all rooms with a live lease.
             now: monotonic seconds.
+            chance: uniform random number in 0..1.
         """
-        healthy = [room for room in self._attempts if room not in peopled or room in leased]
-        for room in healthy:
-            del self._attempts[room]
+        for room, attempt in tuple(self._attempts.items()):
+            if room not in peopled:
+                del self._attempts[room]
+            elif room in leased:
+                self._served(room, attempt, now)
+            elif attempt.served_since is not None:
+                self.died(room, now, chance)
         return tuple(
             room
             for room in sorted(peopled)
             if room not in leased and self._attempt(room, now).not_before <= now
         )
+
+    def died(self, room: str, now: float, chance: float) -> None:
+        """The room's bot is gone: healed at once the first time, then later and later."""
+        attempt = self._attempt(room, now)
+        attempt.served_since = attempt.dispatch_id = None
+        attempt.hesitated = True
+        if attempt.failures:
+            self._later(attempt, now, chance)
+        else:
+            attempt.failures = 1
+            attempt.not_before = now
 
     def decide(
         self, view: RoomView, now: float, chance: float, *, leases_known: bool = True
@@ -104,15 +127,15 @@ class Steward:
             chance: uniform random number in 0..1.
             leases_known: false while the lease table cannot be read.
         """
-        if view.people == 0 or not view.asked or (view.bots and not leases_known):
-            self._attempts.pop(view.name, None)
-            return ()
-        known = view.name in self._attempts
         attempt = self._attempt(view.name, now)
-        if not leases_known and not known:
-            attempt.not_before = now + HESITATION_S * chance
-            return ()
         if attempt.not_before > now:
+            return ()
+        if view.people == 0 or not view.asked or (view.bots and not leases_known):
+            attempt.not_before = now + LOOK_AGAIN_S
+            return ()
+        if not leases_known and not attempt.hesitated:
+            attempt.hesitated = True
+            attempt.not_before = now + HESITATION_S * chance
             return ()
         if attempt.dispatch_id is not None:
             return self._give_up(view.name, attempt, now, chance)
@@ -130,12 +153,23 @@ class Steward:
         """A command for this room was refused; the room is looked at again later."""
         self._later(self._attempt(room, now), now, chance)
 
+    def forget(self, room: str) -> None:
+        """The room needs nobody any more."""
+        self._attempts.pop(room, None)
+
     def wake(self) -> None:
         """Somebody can take rooms again (a worker came, a slot is free): wait for nothing."""
         for attempt in self._attempts.values():
             if attempt.dispatch_id is None:
                 attempt.not_before = float("-inf")
             attempt.failures = 0
+
+    def _served(self, room: str, attempt: _Attempt, now: float) -> None:
+        attempt.dispatch_id = None
+        if attempt.served_since is None:
+            attempt.served_since = now
+        elif now - attempt.served_since >= SETTLED_S:
+            del self._attempts[room]
 
     def _give_up(
         self, room: str, attempt: _Attempt, now: float, chance: float

@@ -30,7 +30,7 @@ class Lease:
 async def acquire(
     conn: Connection, room: str, holder: str, ttl_s: float, kind: LeaseKind = "agent"
 ) -> int | None:
-    """Takes or prolongs the room's lease.
+    """Takes or prolongs the room's lease. A bot also takes it from a fallback, at once.
 
     Returns:
         The epoch, the same as long as the holder stays the same; None when somebody else holds it.
@@ -42,6 +42,7 @@ async def acquire(
         " expires_at = excluded.expires_at, epoch = l.epoch + (l.holder <> excluded.holder)::int,"
         " started_at = case when l.holder = excluded.holder then l.started_at else now() end"
         " where l.holder = excluded.holder or l.expires_at <= now()"
+        " or (excluded.kind = 'agent' and l.kind <> 'agent')"
         " returning epoch",
         room,
         holder,
