@@ -23,6 +23,7 @@ from core.errors import ConfigError
 from db.embedded import EmbeddedConfig, EmbeddedPostgres, is_locked
 from db.migrate import load, migrate
 from dev import livekit as livekit_dev
+from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer, Ports
 
 # Set before any test module imports the framework, as agent.py does for the worker.
@@ -113,6 +114,13 @@ def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator
     _execute(postgres.url(), f"create database {name} template {template_database}")
     yield postgres.url(name)
     _execute(postgres.url(), f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def gladia() -> AsyncIterator[GladiaStandIn]:
+    """A stand-in that hears watermarks; see `dev.gladia` for its faults and oracles."""
+    async with GladiaStandIn() as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
