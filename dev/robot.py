@@ -111,11 +111,14 @@ class Robot:
         self.messages: Inbox[Message] = Inbox()
         self.captions: Inbox[Caption] = Inbox()
         self.said: list[Said] = []
+        self.heard = asyncio.Event()
+        """Set once somebody is subscribed to its microphone: what it says then is not lost."""
         self._tasks = tasks
         self._source: rtc.AudioSource | None = None
         self._publication: rtc.LocalTrackPublication | None = None
         self._queue: asyncio.Queue[_Utterance] = asyncio.Queue(maxsize=100)
         room.on("data_received", self._note_data)
+        room.on("local_track_subscribed", lambda _track: self.heard.set())
         room.register_text_stream_handler(CAPTION_TOPIC, self._note_caption)
 
     @property
@@ -131,6 +134,7 @@ class Robot:
     async def publish_microphone(self) -> None:
         """From now on it sends audio all the time, silence while it says nothing."""
         assert self._source is None
+        self.heard.clear()
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
@@ -222,12 +226,14 @@ class Robot:
 
 
 @asynccontextmanager
-async def open_robot(url: str, token: str, *, microphone: bool = True) -> AsyncIterator[Robot]:
-    """A robot in the room of `token`, with an open microphone unless told otherwise."""
+async def open_robot(
+    url: str, token: str, *, microphone: bool = True, listens: bool = False
+) -> AsyncIterator[Robot]:
+    """A robot in the room of `token`, with an open microphone; it hears others if it `listens`."""
     room = rtc.Room()
     async with asyncio.TaskGroup() as tasks:
         robot = Robot(room, tasks)
-        await room.connect(url, token)
+        await room.connect(url, token, rtc.RoomOptions(auto_subscribe=listens))
         try:
             if microphone:
                 await robot.publish_microphone()

@@ -21,7 +21,7 @@ async def test_what_it_says_arrives_whole_and_when_it_says(
     listener_token = livekit_server.token(slug, "listener")
     tracks: asyncio.Queue[rtc.Track] = asyncio.Queue()
     async with (
-        open_robot(livekit_server.url, listener_token, microphone=False) as listener,
+        open_robot(livekit_server.url, listener_token, microphone=False, listens=True) as listener,
         asyncio.timeout(30),
     ):
         listener.room.on("track_subscribed", lambda track, *_: tracks.put_nowait(track))
@@ -30,6 +30,7 @@ async def test_what_it_says_arrives_whole_and_when_it_says(
                 track=await tracks.get(), sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=50
             )
             decoder, marks, first_at = watermark.Decoder(), [], None
+            await talker.heard.wait()
             speaking = talker.start_saying(recording.pcm)
             async for event in stream:
                 first_at = first_at or datetime.now(UTC) - timedelta(milliseconds=50)
