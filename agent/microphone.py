@@ -1,0 +1,61 @@
+"""A subscribed track as frames of PCM, closed when it must be.
+
+An AudioStream does not end when its track is unpublished or unsubscribed, and after a
+re-publication it carries the *new* track's audio as well: leave it open and each word comes twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from livekit import rtc
+
+from core.audio import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+FRAME_MS: Final = 96
+"""Three windows of the voice detector. 10 ms, the default, costs twice the CPU."""
+_CLOSE_TIMEOUT_S: Final = 2.0
+
+
+@asynccontextmanager
+async def open_microphone(track: rtc.RemoteAudioTrack) -> AsyncIterator[rtc.AudioStream]:
+    """The track as 16 kHz mono frames of 96 ms.
+
+    The stream's queue is unbounded on purpose: its bound would drop the oldest frame without a
+    count. Its reader must never await anything but the next frame.
+    """
+    stream = rtc.AudioStream.from_track(
+        track=track, capacity=0, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=FRAME_MS
+    )
+    _hear_only_itself(stream)
+    try:
+        yield stream
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await stream.aclose()
+        except TimeoutError:
+            logger.warning("an audio stream did not close")
+
+
+def _hear_only_itself(stream: Any) -> None:
+    """Each stream of a process wakes up for the frames of all others; this stops it.
+
+    Costs O(n^2) with n microphones otherwise, and over all rooms with the thread executor. The
+    SDK's room got the same filter in python-sdks#812. Private names: without them nothing changes.
+    """
+    queue = getattr(rtc.FfiClient.instance, "queue", None)  # type: ignore[attr-defined]  # private
+    subscribers = getattr(queue, "_subscribers", None)
+    lock = getattr(queue, "_lock", None)
+    own = getattr(stream, "_ffi_queue", None)
+    is_own = getattr(stream, "_is_event", None)
+    if subscribers is None or lock is None or own is None or is_own is None:
+        return
+    with lock:
+        for index, (subscriber, loop, _) in enumerate(subscribers):
+            if subscriber is own:
+                subscribers[index] = (own, loop, is_own)

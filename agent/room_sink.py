@@ -1,0 +1,80 @@
+"""How messages enter a room that the bot is in: data packets, text streams, legacy captions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from livekit import rtc
+from livekit.rtc.participant import PublishDataError, PublishTranscriptionError
+
+from core.errors import ProviderError
+from core.transcript import Segment
+from core.wire import CAPTION_TOPIC
+
+SPEAKER_ATTRIBUTE: Final = "roomscribe.speaker"
+"""Display name, since a client cannot look up a participant who has left already."""
+REV_ATTRIBUTE: Final = "roomscribe.rev"
+
+
+class RoomSink:
+    """Sends as the bot, captions on behalf of the speaker.
+
+    A caption is a whole text stream, opened, written and closed at once: a stream left open is
+    cut off when its speaker leaves. The server honours the sender identity because the bot's
+    kind is AGENT. Clients older than text streams get each final as a legacy packet as well.
+    """
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+
+    async def send(self, topic: str, payload: bytes) -> None:
+        with _refusals():
+            await self._room.local_participant.publish_data(payload, reliable=True, topic=topic)
+
+    async def caption(self, segment: Segment) -> None:
+        attributes = {
+            "lk.segment_id": segment.utterance_id,
+            "lk.transcription_final": "true" if segment.is_final else "false",
+            SPEAKER_ATTRIBUTE: segment.name,
+            REV_ATTRIBUTE: str(segment.rev),
+        }
+        if segment.track_sid is not None:
+            attributes["lk.transcribed_track_id"] = segment.track_sid
+        with _refusals():
+            writer = await self._room.local_participant.stream_text(
+                topic=CAPTION_TOPIC, attributes=attributes, sender_identity=segment.identity
+            )
+            await writer.write(segment.text)
+            await writer.aclose()
+            if segment.is_final and segment.track_sid is not None:
+                await self._room.local_participant.publish_transcription(_legacy(segment))
+
+
+def _legacy(segment: Segment) -> rtc.Transcription:
+    return rtc.Transcription(
+        participant_identity=segment.identity,
+        track_sid=segment.track_sid or "",
+        segments=[
+            rtc.TranscriptionSegment(
+                id=segment.utterance_id,
+                text=segment.text,
+                start_time=0,
+                end_time=0,
+                final=segment.is_final,
+                language=segment.language or "",
+            )
+        ],
+    )
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """The SDK's errors as ours; a room that is not connected raises one of them too."""
+    try:
+        yield
+    except (
+        PublishDataError,
+        PublishTranscriptionError,
+        rtc.StreamError,
+    ) as exc:
+        raise ProviderError("LiveKit did not take a message", retryable=True) from exc

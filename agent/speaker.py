@@ -1,0 +1,215 @@
+"""One participant: microphones in, named lines out.
+
+A microphone that comes back after a re-publication or a reconnect goes on in the lane of the one
+that went; a second microphone at the same time is a second lane. No network is awaited where
+audio is read.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Protocol
+
+from livekit import rtc
+
+from agent.clock import SessionClock, SpeakerClock
+from agent.delivery import Delivery
+from agent.lane import Ears, Lane
+from agent.microphone import open_microphone
+from agent.supervise import supervise
+from core.gladia.events import AudioLost, Event, Interim, Usage
+from core.gladia.events import Final as FinalText
+from core.ids import Identity, Slug, TrackSid, short_id
+from core.lines import Gaps, Voice, line
+from core.status import worst
+from core.wire import SpeakerStatus
+
+logger = logging.getLogger(__name__)
+
+_PREFIX_BYTES: Final = 8
+
+
+class StatusLines(Protocol):
+    """Where a speaker's state is shown; implemented by agent.publisher."""
+
+    def speaker_state(self, status: SpeakerStatus, /) -> None: ...
+    def forget_speaker(self, identity: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerContext:
+    """What all speakers of a room share."""
+
+    slug: Slug
+    clock: SessionClock
+    ears: Ears
+    delivery: Delivery
+    statuses: StatusLines
+    on_usage: Callable[[float], None] = field(default=lambda _audio_s: None)
+    """Told the seconds of audio that Gladia bills."""
+
+
+@dataclass(slots=True, eq=False)
+class _Channel:
+    """A lane, the clock of its source, and the track that feeds it now."""
+
+    lane: Lane
+    clock: SpeakerClock
+    gaps: Gaps
+    track: rtc.RemoteAudioTrack | None = None
+    track_sid: TrackSid | None = None
+    muted: bool = False
+    reader: "asyncio.Task[None] | None" = None
+
+
+class Speaker:
+    """Use it in the loop's thread: `run` in a task, `attach` and `detach` at any time.
+
+    `run` returns after `drain`. Detaching finishes what was spoken, but keeps the lane: whoever
+    publishes again goes on under the same time line.
+    """
+
+    def __init__(
+        self, *, identity: Identity, name: str, user_id: str | None, context: SpeakerContext
+    ) -> None:
+        self._context = context
+        self._voice = Voice(slug=context.slug, identity=identity, name=name, user_id=user_id)
+        self._channels: list[_Channel] = []
+        self._tasks: asyncio.TaskGroup | None = None
+        self._drained = asyncio.Event()
+
+    @property
+    def status(self) -> SpeakerStatus:
+        identity = self._voice.identity
+        statuses = [channel.lane.status(identity) for channel in self._channels]
+        return worst(statuses) if statuses else SpeakerStatus(identity=identity, state="idle")
+
+    def attach(self, track: rtc.RemoteAudioTrack, publication: rtc.RemoteTrackPublication) -> None:
+        """Listens to a track from now on; again for the same track does nothing."""
+        sid = TrackSid(publication.sid)
+        if self._drained.is_set() or any(one.track_sid == sid for one in self._channels):
+            return
+        channel = next((one for one in self._channels if one.track is None), None)
+        if channel is None:
+            channel = self._new_channel(sid)
+        channel.track, channel.track_sid, channel.muted = track, sid, publication.muted
+        self._start_reading(channel)
+        self._show_status()
+
+    def detach(self, track_sid: TrackSid) -> None:
+        """Stops listening to a track; what was spoken in it is finished."""
+        for channel in self._channels:
+            if channel.track_sid == track_sid and channel.track is not None:
+                self._let_go(channel)
+
+    def set_muted(self, track_sid: TrackSid, muted: bool) -> None:
+        """A muted track delivers zeros at full rate; they are counted and nothing else."""
+        for channel in self._channels:
+            if channel.track_sid == track_sid:
+                channel.muted = muted
+                if muted:
+                    channel.lane.shut()
+
+    def rename(self, name: str) -> None:
+        """Lines from now on carry this name."""
+        self._voice = replace(self._voice, name=name)
+
+    async def run(self) -> None:
+        """Transcribes until `drain`; may be started again after a failure."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for channel in self._channels:
+                    self._start(channel)
+                self._show_status()
+                await self._drained.wait()
+                for channel in self._channels:
+                    self._stop_reading(channel)
+        finally:
+            self._tasks = None
+
+    async def drain(self, timeout_s: float) -> None:
+        """Everything spoken before is sent and its finals delivered, or the time is over."""
+        for channel in self._channels:
+            if channel.track is not None:
+                self._let_go(channel)
+        async with asyncio.TaskGroup() as draining:
+            for channel in self._channels:
+                draining.create_task(
+                    channel.lane.drain(timeout_s), name=f"drain:{self._voice.identity}"
+                )
+        self._drained.set()
+        self._context.statuses.forget_speaker(self._voice.identity)
+
+    def _new_channel(self, sid: TrackSid) -> _Channel:
+        prefix = short_id(os.urandom(_PREFIX_BYTES))
+        clock = SpeakerClock(self._context.clock)
+        gaps = Gaps(prefix)
+        channel: _Channel
+        lane = Lane(
+            ears=self._context.ears,
+            utterance_prefix=prefix,
+            metadata={"session": self._context.slug, "utterances": prefix},
+            on_event=lambda event: self._event(channel, event),
+            on_status=self._show_status,
+        )
+        channel = _Channel(lane=lane, clock=clock, gaps=gaps)
+        self._channels.append(channel)
+        logger.info("lane opened", extra={"track_sid": sid, "lanes": len(self._channels)})
+        if self._tasks is not None:
+            self._start_lane(channel)
+        return channel
+
+    def _start(self, channel: _Channel) -> None:
+        self._start_lane(channel)
+        self._start_reading(channel)
+
+    def _start_lane(self, channel: _Channel) -> None:
+        assert self._tasks is not None
+        name = f"lane:{self._voice.identity}"
+        self._tasks.create_task(supervise(name, channel.lane.run), name=name)
+
+    def _start_reading(self, channel: _Channel) -> None:
+        if self._tasks is None or channel.track is None:
+            return  # `run` will
+        reading = supervise("microphone", partial(self._read, channel, channel.track))
+        channel.reader = self._tasks.create_task(reading, name=f"microphone:{channel.track_sid}")
+
+    def _let_go(self, channel: _Channel) -> None:
+        self._stop_reading(channel)
+        channel.track = None
+        channel.lane.shut()
+        channel.clock.interrupt()
+
+    def _stop_reading(self, channel: _Channel) -> None:
+        if channel.reader is not None:
+            channel.reader.cancel()
+            channel.reader = None
+
+    async def _read(self, channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
+        async with open_microphone(track) as frames:
+            async for event in frames:
+                if channel.track is not track:
+                    return
+                frame = event.frame
+                position = channel.clock.frame(frame.samples_per_channel)
+                if not channel.muted:
+                    channel.lane.push(position, bytes(frame.data))
+
+    def _event(self, channel: _Channel, event: Event) -> None:
+        voice = replace(self._voice, track_sid=channel.track_sid)
+        match event:
+            case Interim(utterance) | FinalText(utterance):
+                self._context.delivery.deliver(line(utterance, voice, channel.clock.utc))
+            case AudioLost():
+                self._context.delivery.deliver(channel.gaps.gap(event, voice, channel.clock.utc))
+            case Usage(audio_s):
+                self._context.on_usage(audio_s)
+            case _:
+                pass
+
+    def _show_status(self) -> None:
+        self._context.statuses.speaker_state(self.status)
