@@ -169,6 +169,8 @@ class PostgresBus(_QueuedBus):
 
         async with self._database.direct() as conn:
             await conn.add_listener(CHANNEL, heard)
+            # A broken connection is noticed at once: waking up leads to a statement, which fails.
+            conn.add_termination_listener(lambda _: self._waiting.set())
             self._connected()
             await self._send_for_ever(lambda batch: _notify(conn, batch))
 

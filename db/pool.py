@@ -199,12 +199,15 @@ class Database:
         return await self._connect_once()
 
     async def _connect_once(self) -> Direct:
-        return await asyncpg.connect(
-            self.settings.direct_url or self._url,
-            timeout=self.settings.connect_timeout_s,
-            command_timeout=self.settings.command_timeout_s,
-            server_settings={"application_name": self.settings.application},
-        )
+        try:
+            return await asyncpg.connect(
+                self.settings.direct_url or self._url,
+                timeout=self.settings.connect_timeout_s,
+                command_timeout=self.settings.command_timeout_s,
+                server_settings={"application_name": self.settings.application},
+            )
+        except ValueError:
+            raise _bad_url() from None
 
     async def _revived(self) -> None:
         """Gets the embedded server started again and gives it a moment to come up."""
@@ -290,8 +293,18 @@ async def _pool(settings: DatabaseSettings, url: str) -> "asyncpg.Pool[asyncpg.R
             statement_cache_size=0 if settings.pgbouncer else 100,
             server_settings={"application_name": settings.application},
         )
-    except ValueError as exc:
-        raise ConfigError([f"DATABASE_URL cannot be used: {exc}"]) from None
+    except ValueError:
+        raise _bad_url() from None
+
+
+def _bad_url() -> ConfigError:
+    """Says nothing of the URL itself: a piece of it may be the password."""
+    return ConfigError(
+        [
+            "DATABASE_URL (or DATABASE_DIRECT_URL) is not a valid PostgreSQL URL; special "
+            "characters in the password must be percent-encoded"
+        ]
+    )
 
 
 async def _first_contact(database: Database) -> None:
