@@ -9,11 +9,10 @@ import json
 import logging
 import socket
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +23,6 @@ _LENGTH: Final = struct.Struct("!H")
 _BUS: Final = b"B"
 _LEFT: Final = b"L"
 _METRICS: Final = b"M"
-
-QUEUE: Final = 4096
-"""Bus messages that wait in the main process; beyond it the oldest is dropped."""
-BATCH_S: Final = 0.02
-"""Seconds in which messages are gathered into one publication."""
-
-
-class Bus(Protocol):
-    """Where the main process publishes; implemented by db.bus."""
-
-    async def publish(self, messages: list[tuple[str, bytes]], /) -> None: ...
 
 
 class RelaySender:
@@ -102,47 +90,29 @@ async def open_relay_sender(path: Path) -> AsyncIterator[RelaySender]:
 
 
 class RelayReceiver(asyncio.DatagramProtocol):
-    """The main process's end; `run` publishes what comes in."""
+    """The main process's end: each datagram becomes one call, in the event loop."""
 
     def __init__(
         self,
         *,
+        on_message: Callable[[str, bytes], None],
         on_left: Callable[[str], None],
         on_metrics: Callable[[Mapping[str, float]], None],
     ) -> None:
+        self._on_message = on_message
         self._on_left = on_left
         self._on_metrics = on_metrics
-        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=QUEUE)
-        self._arrived = asyncio.Event()
-        self.dropped = 0
-        """Bus messages given up: the queue was full, or the bus was away."""
 
-    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's signature
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's
         kind, body = data[:1], data[1:]
         if kind == _BUS:
             (length,) = _LENGTH.unpack_from(body)
             end = _LENGTH.size + length
-            self.dropped += len(self._waiting) == QUEUE
-            self._waiting.append((body[_LENGTH.size : end].decode(), body[end:]))
-            self._arrived.set()
+            self._on_message(body[_LENGTH.size : end].decode(), body[end:])
         elif kind == _LEFT:
             self._on_left(body.decode())
         elif kind == _METRICS:
             self._on_metrics(json.loads(body))
-
-    async def run(self, bus: Bus) -> None:
-        """Publishes in batches until cancelled; a batch that fails is given up."""
-        while True:
-            await self._arrived.wait()
-            await asyncio.sleep(BATCH_S)
-            self._arrived.clear()
-            batch = list(self._waiting)
-            self._waiting.clear()
-            try:
-                await bus.publish(batch)
-            except BaseException:
-                self.dropped += len(batch)
-                raise
 
 
 @asynccontextmanager

@@ -124,10 +124,11 @@ class Leases:
                 await self._release(claim)
                 self._on_end(claim)
 
-    async def give_all_back(self) -> None:
-        """At the end of the worker, when no job runs any more."""
-        for claim in self._book.held():
+    async def settle(self, jobs: Jobs) -> None:
+        """At the worker's end: gives back and reports whatever is over by now."""
+        for claim in self._book.observe(jobs(), monotonic()):
             await self._release(claim)
+            self._on_end(claim)
 
     async def _release(self, claim: Claim) -> None:
         # Where this fails the lease runs out by itself.

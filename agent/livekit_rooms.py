@@ -49,6 +49,11 @@ class LiveKitRooms:
             participants = await self._participants(room) or []
         return tuple(one.identity for one in participants if is_bot(one.kind, one.attributes))
 
+    async def ensure(self, room: str) -> api.Room:
+        """The room, made if there is none."""
+        with _translated():
+            return await self._client.room.create_room(api.CreateRoomRequest(name=room))
+
     async def dispatch(self, room: str) -> str:
         """Asks for a bot; returns the dispatch's id. Only for rooms that exist."""
         request = api.CreateAgentDispatchRequest(room=room, agent_name=self._agent_name)

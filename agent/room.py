@@ -33,6 +33,7 @@ from agent.supervise import supervise
 from core.errors import StoreError
 from core.ids import Slug, TrackSid
 from core.steward import Rank, outranked
+from core.wire import RoomState
 from db.records import Record, SessionEndedRecord, SessionRecord
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class LiveRoom:
         recorder: Recorder,
         make_speaker: SpeakerFactory,
         parts: dict[str, Callable[[], Awaitable[None]]],
+        on_state: Callable[[RoomState], None],
         flush: Callable[[], Awaitable[None]],
         on_over: Callable[[str], None],
     ) -> None:
@@ -79,6 +81,7 @@ class LiveRoom:
             recorder: gets the session and everybody's stay.
             make_speaker: called for each participant's first track.
             parts: what else runs as long as the room does, by name; restarted when it fails.
+            on_state: told how the connection is.
             flush: awaited after the last words and before the parts end; bounds its own time.
             on_over: told once, when the room is over for this bot, with the reason.
         """
@@ -90,6 +93,7 @@ class LiveRoom:
         self._make_speaker = make_speaker
         self._parts = parts
         self._flush = flush
+        self._on_state = on_state
         self._on_over = on_over
         self._people = People()
         self._tasks: asyncio.TaskGroup | None = None
@@ -126,6 +130,7 @@ class LiveRoom:
                 helper.cancel()
 
     async def _consume(self) -> None:
+        self._on_state("live")
         self._compare()
         await self._remember_session()
         while not self._stopped.is_set():
@@ -157,9 +162,11 @@ class LiveRoom:
                 self._mute(identity, TrackSid(track_sid), muted=muted)
             case Reconnecting():
                 self._reconnecting = True
+                self._on_state("reconnecting")
                 logger.warning("room connection lost, reconnecting")
             case Reconnected():
                 self._reconnecting = False
+                self._on_state("live")
                 await self._remember_session()
                 logger.info("room connection is back", extra={"room_sid": self._room_sid})
                 self._compare()

@@ -91,6 +91,12 @@ class Steward:
                 await self._heal(claim)
             except ProviderError as exc:
                 logger.warning("room could not be healed", extra=_why(claim.room, exc))
+            finally:
+                self._dead.task_done()
+
+    async def settle(self) -> None:
+        """Waits until the room of every job that ended was looked at."""
+        await self._dead.join()
 
     async def _stand_by(self) -> None:
         database = self._database()

@@ -1,0 +1,233 @@
+"""What runs in a job's process: one room, wired from its parts.
+
+LiveKit's framework calls `prewarm` when the process starts, `entry` when a room is given to it and
+`finish` while the room is still connected at the end. All three are found by name, in another
+process than the worker's.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from livekit.agents import AutoSubscribe, JobContext, JobProcess
+from livekit.agents.voice.agent_session import RecordingOptions
+
+from agent.bus_relay import RelaySender, open_relay_sender
+from agent.clock import SessionClock
+from agent.delivery import Delivery
+from agent.gladia.live import GladiaAccount
+from agent.gladia.slots import SessionSlots
+from agent.insights import NewInsight
+from agent.journal import Journal
+from agent.lane import Ears
+from agent.metrics import Meter
+from agent.people import Person
+from agent.publisher import Publisher
+from agent.room import LiveRoom
+from agent.room_events import RoomEvents
+from agent.room_insights import RoomInsights
+from agent.room_sink import RoomSink
+from agent.settings import Settings
+from agent.speaker import Speaker, SpeakerContext
+from agent.subscriptions import Policy
+from agent.vad import make_vad
+from core.errors import StoreError
+from core.ids import Slug
+from core.transcript import Segment
+from db.records import InsightRecord
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S: Final = 10.0
+"""For the speakers' last finals, of the 25 s that the framework gives `finish`."""
+PUBLISH_S: Final = 4.0
+_FINISH_S: Final = 22.0
+_REPORT_EVERY_S: Final = 2.0
+_SOCKETS: Final = 1000
+"""Gladia WebSockets per room; aiohttp's default of 100 would cap a large one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """What the worker tells its job processes."""
+
+    settings: Settings
+    relay: Path
+
+
+class RoomJob:
+    """One job from its connection to its end."""
+
+    def __init__(self, ctx: JobContext, boot: Boot) -> None:
+        self._ctx = ctx
+        self._settings = boot.settings
+        self._relay_path = boot.relay
+        self._events = RoomEvents(ctx.room)
+        self._room: LiveRoom | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._clock = SessionClock.start()
+        self._slug = Slug(ctx.job.room.name)
+        self._meter = Meter()
+
+    async def start(self) -> None:
+        """Connects, and returns once the room runs in a task of its own."""
+        await self._ctx.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+        # The framework ends `entry` before it calls `finish`, so the room needs a task that
+        # outlives `entry`; `finish` owns it.
+        self._task = asyncio.create_task(self._run(), name="room")  # noqa: TID251 - see above
+        self._task.add_done_callback(self._ended)
+
+    async def finish(self) -> None:
+        """Ends the room in order; returns when all is said, or after 22 s."""
+        if self._task is None:
+            return
+        if self._room is not None:
+            self._room.stop(LAST_WORDS_S)
+        await asyncio.wait([self._task], timeout=_FINISH_S)
+        if not self._task.done():
+            logger.error("room did not end in time")
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        async with self._parts() as room:
+            self._room = room
+            await room.run()
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[LiveRoom]:
+        settings = self._settings
+        journal = Journal(settings.journal_path)
+        try:
+            connector = aiohttp.TCPConnector(limit=_SOCKETS)
+            async with (
+                open_relay_sender(self._relay_path) as relay,
+                aiohttp.ClientSession(connector=connector) as http,
+            ):
+                yield self._wired(journal, relay, http)
+                relay.metrics(self._meter.take())
+        finally:
+            journal.close()
+
+    def _wired(self, journal: Journal, relay: RelaySender, http: aiohttp.ClientSession) -> LiveRoom:
+        settings = self._settings
+        publisher = Publisher(
+            sink=RoomSink(self._ctx.room), slug=self._slug, bus=relay, clock=self._clock
+        )
+        insights = RoomInsights(
+            slug=self._slug,
+            model=settings.model,
+            database=settings.database,
+            on_insight=lambda new: self._insight(new, journal, publisher),
+        )
+
+        def on_segment(segment: Segment) -> None:
+            insights.offer(segment)
+            kind = segment.kind if segment.kind == "gap" else _FINAL[segment.is_final]
+            self._meter.add("segments", label=kind)
+
+        context = SpeakerContext(
+            slug=self._slug,
+            clock=self._clock,
+            ears=Ears(
+                account=GladiaAccount(
+                    api_key=settings.gladia_api_key, base_url=settings.gladia_api_url, http=http
+                ),
+                slots=SessionSlots(settings.slots_dir, settings.gladia_max_sessions),
+                options=settings.gladia,
+                make_vad=make_vad(settings.vad_backend),
+            ),
+            delivery=Delivery(recorder=journal, lines=publisher, on_segment=on_segment),
+            statuses=publisher,
+        )
+
+        def make_speaker(person: Person) -> Speaker:
+            return Speaker(
+                identity=person.identity, name=person.name, user_id=person.user_id, context=context
+            )
+
+        return LiveRoom(
+            room=self._ctx.room,
+            events=self._events,
+            slug=self._slug,
+            policy=Policy(screen_share_audio=settings.screen_share_audio),
+            recorder=journal,
+            make_speaker=make_speaker,
+            parts={
+                "publisher": publisher.run,
+                "insights": insights.run,
+                "report": lambda: self._report(relay, insights, publisher),
+            },
+            on_state=publisher.room_state,
+            flush=lambda: publisher.drain(PUBLISH_S),
+            on_over=lambda reason: self._over(reason, relay),
+        )
+
+    async def _report(
+        self, relay: RelaySender, insights: RoomInsights, publisher: Publisher
+    ) -> None:
+        while True:
+            publisher.insights_state(insights.state)
+            await asyncio.sleep(_REPORT_EVERY_S)
+            if sums := self._meter.take():
+                relay.metrics(sums)
+
+    def _insight(self, new: NewInsight, journal: Journal, publisher: Publisher) -> None:
+        record = InsightRecord(
+            slug=self._slug,
+            insight=new.insight,
+            at=new.at,
+            rev=new.rev,
+            model=new.model,
+            prompt_tokens=new.prompt_tokens,
+            completion_tokens=new.completion_tokens,
+        )
+        try:
+            journal.put(record)
+        except StoreError:
+            logger.exception("an insight could not be kept")
+        publisher.insights(new.insight)
+
+    def _over(self, reason: str, relay: RelaySender) -> None:
+        """The room is over for this bot: somebody else may have it from now on."""
+        logger.info("room is over", extra={"reason": reason})
+        relay.left(self._ctx.job.id)
+        self._ctx.shutdown(reason)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A room that fails ends its job, so that the steward sends another one."""
+        if task.cancelled() or task.exception() is None:
+            return
+        logger.error("room failed", exc_info=task.exception())
+        self._ctx.shutdown("failed")
+
+
+_FINAL: Final = {True: "final", False: "interim"}
+_JOB: Final = "roomscribe.job"
+_BOOT: Final = "roomscribe.boot"
+
+
+def prewarm(boot: Boot, process: JobProcess) -> None:
+    """Called in each job process before it gets a room."""
+    process.userdata[_BOOT] = boot
+    make_vad(boot.settings.vad_backend)
+
+
+async def entry(ctx: JobContext) -> None:
+    """Called with the room; returns as soon as the room runs."""
+    ctx.init_recording(RecordingOptions(audio=False, traces=False, logs=False, transcript=False))
+    ctx.log_context_fields = {"room": ctx.job.room.name, "job_id": ctx.job.id}
+    job = RoomJob(ctx, ctx.proc.userdata[_BOOT])
+    ctx.proc.userdata[_JOB] = job
+    await job.start()
+
+
+async def finish(ctx: JobContext) -> None:
+    """Called at the end, connected unless LiveKit ended the room."""
+    job = ctx.proc.userdata.pop(_JOB, None)
+    if job is not None:
+        await job.finish()
