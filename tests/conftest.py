@@ -29,6 +29,7 @@ from dev.livekit import LiveKitServer, Ports
 # Set before any test module imports the framework, as agent.py does for the worker.
 os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
 os.environ["LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS"] = "0"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 API_KEY = "testkey"
 API_SECRET = "testsecret-testsecret-testsecret!"
