@@ -41,9 +41,10 @@ class Acknowledger:
         self.flush()
         self._treatment, self._left = fault, fault.count
 
-    def refuses(self, chunk: bytes) -> bool:
-        """Whether a fault wants this chunk refused."""
-        return bool(chunk) and self._treatment is not None and self._treatment.how == "refuse"
+    @property
+    def refuses(self) -> bool:
+        """Whether a fault wants the chunk of the moment refused."""
+        return self._treatment is not None and self._treatment.how == "refuse"
 
     def refuse(self, reason: str) -> None:
         """Says that a chunk was not taken."""

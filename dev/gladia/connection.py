@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Literal, assert_never
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from dev.gladia.acknowledger import Acknowledger
 from dev.gladia.faults import (
@@ -33,7 +33,6 @@ from dev.gladia.policy import Policy
 _TICK_S = 0.01
 _OUTBOX = 8192
 _CHUNK = "audio_chunk"
-_TOO_BIG = 1009
 _GONE = 4403
 STREAM_FAULTS: tuple[type[StreamFault], ...] = (
     Drop,
@@ -194,8 +193,9 @@ class Connection:
                 case WSMsgType.TEXT:
                     await self._text(message.data)
                 case WSMsgType.ERROR:
-                    self.session.oversized_frames += self._ws.close_code == _TOO_BIG
-                    self._end("server", self._ws.close_code)
+                    code = message.data.code if isinstance(message.data, WebSocketError) else None
+                    self.session.oversized_frames += code == WSCloseCode.MESSAGE_TOO_BIG
+                    self._end("server", code)
                     return
                 case WSMsgType.CLOSE:
                     self._end("client", message.data)
@@ -244,15 +244,23 @@ class Connection:
             self._acks.refuse("recording is stopped")
         elif self.session.ledger.misaligned(chunk):
             self._acks.refuse("the chunk must contain complete frames")
-        elif self._acks.refuses(chunk):
-            self._acks.refuse("the chunk could not be processed")
         else:
-            start = self.session.ledger.received_bytes
-            self.session.take(self.session.ledger.receive(chunk))
-            self._misbehave()
-            if not self._over.is_set():
-                self._acks.acknowledge(start, start + len(chunk))
+            self._receive(chunk)
             await self.session.breathe()
+
+    def _receive(self, chunk: bytes) -> None:
+        """Faults come between the audio and its acknowledgement: there a drop hurts most."""
+        ledger = self.session.ledger
+        start = ledger.received_bytes
+        ready = ledger.receive(chunk)
+        self._misbehave()
+        if chunk and self._acks.refuses:
+            ledger.take_back(chunk)
+            self._acks.refuse("the chunk could not be processed")
+            return
+        self.session.take(ready)
+        if not self._over.is_set():
+            self._acks.acknowledge(start, start + len(chunk))
 
     # Faults and timers
 

@@ -43,6 +43,15 @@ class AudioLedger:
             self.audio += chunk
         return chunks
 
+    def take_back(self, chunk: bytes) -> None:
+        """The chunk that was received last is refused after all."""
+        self.received_bytes -= len(chunk)
+        if self._keep:
+            self.committed_bytes -= len(chunk)
+            del self.audio[len(self.audio) - len(chunk) :]
+        else:
+            self._uncommitted.pop()
+
     def drop(self) -> None:
         """The connection is gone: forgets what was not committed."""
         self._uncommitted.clear()

@@ -29,6 +29,7 @@ from dev.gladia.standin import GladiaStandIn, PostRecord
 
 _PATH = "/v2/live"
 _METADATA_BYTES = 100_000
+_TICK_S = 0.02
 _POST_FAULTS: tuple[type[RefusePost | HangPost], ...] = (RefusePost, HangPost)
 _SHAKE_FAULTS: tuple[type[RefuseHandshake | HangHandshake], ...] = (RefuseHandshake, HangHandshake)
 _GET_FAULTS: tuple[type[NeverDone | RefuseGet], ...] = (NeverDone, RefuseGet)
@@ -90,7 +91,7 @@ class Routes:
         body = await request.text()
         fault = self._standin.faults.take(_POST_FAULTS, _described(moment, body))
         if isinstance(fault, HangPost):
-            await asyncio.Event().wait()
+            return await self._hang(request)
         refusal = fault if isinstance(fault, RefusePost) else None
         if refusal:
             await asyncio.sleep(refusal.delay_s)
@@ -203,7 +204,7 @@ class Routes:
         moment = session.moment(connection=len(session.connections) + 1)
         fault = self._standin.faults.take(_SHAKE_FAULTS, moment)
         if isinstance(fault, HangHandshake):
-            await asyncio.Event().wait()
+            return await self._hang(request)
         if isinstance(fault, RefuseHandshake):
             return failure(request, fault.status, "refused")
         verdict = self._verdict(session)
@@ -244,6 +245,12 @@ class Routes:
         finally:
             standin.connections.remove(connection)
         return ws
+
+    async def _hang(self, request: web.Request) -> web.Response:
+        """Answers nothing until the client has gone or the server stops."""
+        while request.transport is not None and not self._standin.closing:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_TICK_S)
+        return failure(request, 503, "gone")
 
     def _find(self, request: web.Request) -> LiveSession | None:
         return self._standin.find(request.match_info["id"])

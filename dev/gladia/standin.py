@@ -56,6 +56,7 @@ class GladiaStandIn:
         self.peak_slots = 0
         """The most concurrent sessions there were."""
         self.ear: Ear = ear or WatermarkEar()
+        self.closing = False
         self._host = host
         self._port = port
         self._forgotten: set[str] = set()
@@ -92,6 +93,7 @@ class GladiaStandIn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.closing = True
         await self._stack.aclose()
 
     # What a test does to it
