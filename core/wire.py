@@ -93,23 +93,25 @@ def transcript_message(segment: Segment, ts: datetime) -> bytes:
 
 
 def insights_message(slug: str, insight: Insight, ts: datetime) -> bytes:
-    """The `insights` message: the whole insight, every time."""
+    """The `insights` message: the whole insight, every time.
+
+    Topics that would not fit are left out, the oldest first; REST has all of them.
+    """
     topics = [
         {"id": topic.id, "label": topic.label, "startedAtSec": topic.started_at_s}
         for topic in insight.topics
     ]
-    return _encoded(
-        {
-            "type": "insights",
-            "sessionSlug": slug,
-            "aiTitle": insight.title,
-            "currentTopic": insight.current_topic,
-            "topics": topics,
-            "topicChanged": insight.topic_changed,
-            "ts": iso(ts),
-            "v": VERSION,
-        }
-    )
+    message = {
+        "type": "insights",
+        "sessionSlug": slug,
+        "aiTitle": insight.title,
+        "currentTopic": insight.current_topic,
+        "topics": topics,
+        "topicChanged": insight.topic_changed,
+        "ts": iso(ts),
+        "v": VERSION,
+    }
+    return _shortened(message, "topics", topics)
 
 
 def status_message(
@@ -124,7 +126,8 @@ def status_message(
     Args:
         slug: the session.
         state: of the room as a whole.
-        speakers: one entry for each participant who was heard.
+        speakers: one entry for each participant who was heard; if they are too many for one
+            message, those of whom there is least to say are left out.
         ts: when the message was made.
         insights: of the insight engine; left out where the sender does not know it.
     """
@@ -144,7 +147,9 @@ def status_message(
         "ts": iso(ts),
         "v": VERSION,
     }
-    return _encoded(message if insights is None else message | {"insights": insights})
+    if insights is not None:
+        message["insights"] = insights
+    return _shortened(message, "speakers", sorted(entries, key=len))
 
 
 def error_message(reason: str, message: str, ts: datetime) -> bytes:
@@ -155,7 +160,21 @@ def error_message(reason: str, message: str, ts: datetime) -> bytes:
 
 
 def _encoded(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    """UTF-8; half a surrogate pair, which it cannot hold, becomes a question mark."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace")
+
+
+def _shortened(message: dict[str, Any], key: str, items: list[dict[str, Any]]) -> bytes:
+    """The message with as many of the last `items` as fit."""
+    encoded = _encoded(message)
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return encoded
+    room = MAX_MESSAGE_BYTES - len(_encoded(message | {key: []}))
+    first = len(items)
+    while first > 0 and (room := room - len(_encoded(items[first - 1])) - 1) >= 0:
+        first -= 1
+    return _encoded(message | {key: items[first:]})
 
 
 def _fitted(message: dict[str, Any]) -> bytes:
@@ -163,6 +182,9 @@ def _fitted(message: dict[str, Any]) -> bytes:
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return encoded
     message.pop("translations", None)
+    encoded = _encoded(message)
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return encoded
     text: str = message["text"]
     low, high = 0, len(text)
     while low < high:
