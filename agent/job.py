@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from livekit.agents import AutoSubscribe, JobContext, JobProcess
+from livekit.agents import AutoSubscribe, JobContext, JobExecutorType, JobProcess
 from livekit.agents.voice.agent_session import RecordingOptions
 
 from agent.bus_relay import RelaySender, open_relay_sender
@@ -213,6 +213,8 @@ _BOOT: Final = "roomscribe.boot"
 
 def prewarm(boot: Boot, process: JobProcess) -> None:
     """Called in each job process before it gets a room."""
+    if process.executor_type is JobExecutorType.PROCESS:
+        from agent import job_process  # noqa: F401 - no-op where the forkserver imported it
     process.userdata[_BOOT] = boot
     make_vad(boot.settings.vad_backend)
 

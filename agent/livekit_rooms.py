@@ -33,11 +33,15 @@ class LiveKitRooms:
             participants = await self._participants(room)
             if participants is None:
                 return None
-            dispatches = await self._client.agent_dispatch.list_dispatch(room)
-        names = {dispatch.agent_name for dispatch in dispatches}
+            people = sum(
+                _POLICY.wants_participant(one.kind, one.attributes) for one in participants
+            )
+            # Asking a room that just closed for its dispatches takes 3 s to fail.
+            listed = await self._client.agent_dispatch.list_dispatch(room) if people else []
+        names = {dispatch.agent_name for dispatch in listed}
         return RoomView(
             name=room,
-            people=sum(_POLICY.wants_participant(one.kind, one.attributes) for one in participants),
+            people=people,
             bots=tuple(one.identity for one in participants if is_bot(one.kind, one.attributes)),
             # After a restart the server has forgotten all dispatches.
             asked=self._agent_name in names or not (names or self._agent_name),

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from livekit import rtc
+from livekit.rtc._ffi_client import FfiClient
 
 from core.audio import SAMPLE_RATE
 
@@ -48,7 +49,7 @@ def _hear_only_itself(stream: Any) -> None:
     Costs O(n^2) with n microphones otherwise, and over all rooms with the thread executor. The
     SDK's room got the same filter in python-sdks#812. Private names: without them nothing changes.
     """
-    queue = getattr(rtc.FfiClient.instance, "queue", None)  # type: ignore[attr-defined]  # private
+    queue = getattr(FfiClient.instance, "queue", None)
     subscribers = getattr(queue, "_subscribers", None)
     lock = getattr(queue, "_lock", None)
     own = getattr(stream, "_ffi_queue", None)

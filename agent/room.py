@@ -125,6 +125,7 @@ class LiveRoom:
             consumer.cancel()
             self._events.close()
             await self._last_words()
+            self._on_state("off")
             await self._flush()
             for helper in helpers:
                 helper.cancel()

@@ -306,7 +306,7 @@ def make_server(
         # The framework's own estimate would refuse the second of two rooms that come at once.
         load_threshold=math.inf,
         permissions=WorkerPermissions(can_publish=False, hidden=settings.hidden),
-        preload_modules=["agent.job"],
+        preload_modules=["agent.job_process", "agent.job"],
         session_end_timeout=_FINISH_S,
         shutdown_process_timeout=10.0,
         max_retry=_FOR_EVER,
