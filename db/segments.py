@@ -1,6 +1,7 @@
 """Transcript segments as readers see them: in order of `seq` to catch up, of time to read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,13 +24,14 @@ class StoredSegment:
     segment: Segment
 
 
-_COLUMNS = """
+COLUMNS = """
 t.utterance_id, t.seq, t.rev, t.is_final, t.kind, t.source, t.identity,
   coalesce(nullif(t.name, ''), p.name, '') as name, t.track_sid, t.text, t.language, t.confidence,
   t.started_at, t.ended_at, t.words, t.translations, t.reason, t.attribution,
   t.attribution_confidence, p.user_id
 """
-_FROM = "from transcript_segments t left join participants p on p.id = t.participant_id"
+_WANTED = "unnest($1::uuid[], $2::bigint[]) w(id, after)"
+FROM = "from transcript_segments t left join participants p on p.id = t.participant_id"
 
 
 async def after(
@@ -45,7 +47,7 @@ async def after(
     """Segments with `seq > cursor`, lowest first; `q` is plain text found in any case."""
     pattern = None if q is None else containing(q)
     rows = await conn.fetch(
-        f"select {_COLUMNS} {_FROM}"
+        f"select {COLUMNS} {FROM}"
         " where t.session_id = $1 and t.seq > $2"
         " and ($3::text is null or t.text ilike $3) and ($4::text is null or t.identity = $4)"
         " order by t.seq limit $5",
@@ -61,7 +63,7 @@ async def after(
 async def spoken(conn: Connection, session_id: UUID, slug: Slug) -> list[StoredSegment]:
     """All segments of the session in the order in which they were spoken."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} {_FROM} where t.session_id = $1 order by t.started_at, t.utterance_id",
+        f"select {COLUMNS} {FROM} where t.session_id = $1 order by t.started_at, t.utterance_id",
         session_id,
     )
     return [stored(row, slug) for row in rows]
@@ -104,3 +106,30 @@ def _word(entry: dict[str, Any]) -> Word:
 
 def _decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
+
+
+async def news(
+    conn: Connection, cursors: Mapping[UUID, int], limit: int
+) -> dict[UUID, list[StoredSegment]]:
+    """For each session its first `limit` segments after its cursor, lowest first."""
+    rows = await conn.fetch(
+        f"select s.id as session_id, s.slug, t.* from {_WANTED}"  # noqa: S608 - constants
+        f" join sessions s on s.id = w.id, lateral (select {COLUMNS} {FROM}"
+        " where t.session_id = w.id and t.seq > w.after order by t.seq limit $3) t"
+        " order by s.id, t.seq",
+        list(cursors),
+        list(cursors.values()),
+        limit,
+    )
+    found: dict[UUID, list[StoredSegment]] = {}
+    for row in rows:
+        found.setdefault(row["session_id"], []).append(stored(row, Slug(row["slug"])))
+    return found
+
+
+async def living(conn: Connection, session_ids: list[UUID]) -> set[UUID]:
+    """Those of the sessions that were not deleted."""
+    rows = await conn.fetch(
+        "select id from sessions where id = any($1) and deleted_at is null", session_ids
+    )
+    return {row["id"] for row in rows}

@@ -12,7 +12,7 @@ class Who(Enum):
     """Who may use a route. The value is the sentence that the API reference shows."""
 
     PUBLIC = "everybody"
-    LINK = "whoever has the session's link"
+    LINK = "whoever has the link; a credential that does not hold is refused"
     USER = "signed-in users"
     READER = "members of the session's space and its participants"
     MEMBER = "members of the session's space and its creator"

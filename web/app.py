@@ -10,9 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp
 
+from web import realtime
 from web.openapi import document
 from web.page import page_routes
 from web.problems import problem_response
@@ -33,7 +34,13 @@ def create_app(services: Services, further: Sequence[BaseRoute] = ()) -> ASGIApp
     """The whole service; `further` routes belong to engines that the composition root wires."""
     reference = reference_routes(document(TABLE, services.settings))
     app = Starlette(
-        routes=[*routes_of(TABLE, services), *further, *reference, *page_routes(services)],
+        routes=[
+            *routes_of(TABLE, services),
+            WebSocketRoute(realtime.PATH, realtime.Realtime(services)),
+            *further,
+            *reference,
+            *page_routes(services),
+        ],
         middleware=_middleware(services.settings),
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )

@@ -3,9 +3,10 @@
 Never imports an engine: where none is injected, the routes answer 503 with a code.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from livekit.api import EgressInfo
 
 from core.ids import Identity, Slug
 from core.wire import Insight
@@ -42,27 +43,7 @@ class FallbackEngine(Protocol):
     async def start(self, slug: Slug, mode: FallbackMode) -> FallbackState: ...
     async def stop(self, slug: Slug) -> FallbackState: ...
     def active_speakers(self, slug: Slug, reporter: Identity, report: SpeakerReport) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """One statement of a recap with the utterances that it rests on."""
-
-    text: str
-    utterance_ids: tuple[str, ...]
-    owner: str | None = None
-    """Who is to do it (action items only)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecapView:
-    """A session's recap."""
-
-    summary: Sequence[Statement]
-    decisions: Sequence[Statement]
-    action_items: Sequence[Statement]
-    is_complete: bool
-    """False while the session goes on or parts are still to be read."""
+    def egress_changed(self, info: EgressInfo) -> None: ...
 
 
 class InsightsEngine(Protocol):
@@ -73,4 +54,13 @@ class InsightsEngine(Protocol):
     """
 
     async def refresh(self, slug: Slug) -> Insight: ...
-    async def recap(self, slug: Slug) -> RecapView: ...
+
+
+class RecapEngine(Protocol):
+    """Writes recaps; `db.insights.recap` reads them.
+
+    Raises:
+        ProviderError: the language model gave no usable recap.
+    """
+
+    async def on_demand(self, slug: Slug) -> None: ...

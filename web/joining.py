@@ -52,7 +52,7 @@ async def room_token(call: Call[TokenQuery, None]) -> RoomToken:
     session = call.session
     if session.status == "ended":
         raise Problem(409, "session_ended", "this session has ended")
-    guest = call.caller.guest or Guest(id=short_id(secrets.token_bytes(16)))
+    guest = call.caller.guest or new_guest()
     name = await _display_name(call, guest)
     identity = _own_identity(call, guest) or _new_identity(call.services, session.slug, guest.id)
     attributes = {"roomscribe.role": "host" if _is_host(call) else "guest"}
@@ -85,6 +85,10 @@ async def transcription_token(call: Call[NoQuery, None]) -> TranscriptionToken:
         token=call.services.signer.mint("transcription", claims, ttl_s=ttl_s),
         expires_at=datetime.now(UTC) + timedelta(seconds=ttl_s),
     )
+
+
+def new_guest() -> Guest:
+    return Guest(id=short_id(secrets.token_bytes(16)))
 
 
 def remember_guest(services: Services, response: Response, guest: Guest) -> None:

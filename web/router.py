@@ -1,6 +1,7 @@
 """The table as Starlette routes: one per path, which knows all of the path's methods."""
 
 from collections.abc import Sequence
+from time import perf_counter
 
 from starlette.requests import Request
 from starlette.routing import Route as StarletteRoute
@@ -30,8 +31,11 @@ class PathEndpoint:
                 405, "method_not_allowed", f"use {self._allow}", {"allow": self._allow}
             )
         else:
-            scope["roomscribe.route"] = route.key
+            began = perf_counter()
             response = await answer(route, self._services, request)
+            self._services.counters.requests.labels(route.key, response.status_code).observe(
+                perf_counter() - began
+            )
         await response(scope, receive, send)
 
 

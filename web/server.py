@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from web.settings import WebSettings
+from web.socket import DirectSocket
 
 HEADERS_WITHIN_S = 10.0
 KEEP_ALIVE_S = 15
@@ -15,22 +17,35 @@ GRACEFUL_S = 8
 
 
 class HastyH11Protocol(H11Protocol):
-    """Closes a connection whose first request's headers are not there within ten seconds.
+    """Closes a connection on which a request's headers take longer than ten seconds.
 
     uvicorn itself waits for ever, so that a few sockets per client could use up all of ours.
     """
 
+    _headers_timer: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._headers_timer = self.loop.call_later(HEADERS_WITHIN_S, self._give_up)
+        self._start_timer()
 
-    def _give_up(self) -> None:
-        if self.scope is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self.conn.trailing_data[0] and self._headers_timer is None:
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_timer.cancel()
+        self._stop_timer()
         super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        self._headers_timer = self.loop.call_later(HEADERS_WITHIN_S, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
 
 
 def configured(app: ASGIApp, settings: WebSettings, **overrides: Any) -> uvicorn.Config:
@@ -43,7 +58,7 @@ def configured(app: ASGIApp, settings: WebSettings, **overrides: Any) -> uvicorn
         "host": settings.host,
         "port": settings.port,
         "http": HastyH11Protocol,
-        "ws": "websockets-sansio",
+        "ws": DirectSocket,
         "ws_ping_interval": None,
         "ws_ping_timeout": None,
         "ws_per_message_deflate": False,

@@ -6,20 +6,26 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 from starlette.routing import BaseRoute
 
+from db.bus import PostgresBus, RedisBus
 from db.pool import open_database
 from web.app import create_app
 from web.callers import Callers
-from web.engines import FallbackEngine, InsightsEngine
+from web.counters import Counters
+from web.deliveries import Deliveries, open_deliveries
+from web.engines import FallbackEngine, InsightsEngine, RecapEngine
+from web.hub import Hub
 from web.limits import RateLimits
 from web.rooms import open_rooms
 from web.server import configured
-from web.services import Services
+from web.services import Services, lend
 from web.settings import WebSettings
 from web.tokens import Signer
+from web.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,7 @@ class Engines:
 
     fallback: FallbackEngine | None = None
     insights: InsightsEngine | None = None
+    recaps: RecapEngine | None = None
     routes: Sequence[BaseRoute] = ()
     """Further routes, such as the WebSocket of Track Egress."""
 
@@ -63,18 +70,29 @@ class Service:
 
     services: Services
     server: Server
+    upkeep: Upkeep
+    deliveries: Deliveries
 
     async def run(self) -> None:
         """Serves until `stop`; then requests under way may end for eight seconds."""
-        await self.server.serve()
+        async with asyncio.TaskGroup() as group:
+            with self.services.bus.subscribe(
+                self.services.hub.received, self.services.hub.catch_up
+            ):
+                lasting = [
+                    group.create_task(self.services.bus.run(), name="web:bus"),
+                    group.create_task(self.services.hub.run(), name="web:hub"),
+                    group.create_task(self.upkeep.run(), name="web:upkeep"),
+                    group.create_task(self.deliveries.run(), name="web:deliveries"),
+                ]
+                try:
+                    await self.server.serve()
+                finally:
+                    for task in lasting:
+                        task.cancel()
 
     def stop(self) -> None:
         self.server.should_exit = True
-
-    async def _watch_start(self) -> None:
-        while not self.server.started:
-            await asyncio.sleep(0.01)
-        self.started.set()
 
 
 @asynccontextmanager
@@ -90,6 +108,7 @@ async def open_service(
     plugged = engines or Engines()
     signer = Signer(settings.auth_secret)
     async with open_database(settings.database) as database, open_rooms(settings) as rooms:
+        counters = Counters()
         services = Services(
             settings=settings,
             database=database,
@@ -97,8 +116,18 @@ async def open_service(
             signer=signer,
             callers=Callers(settings=settings, signer=signer),
             limits=RateLimits.of(settings.redis_url, settings.rate_limit_factor),
+            bus=RedisBus(settings.redis_url) if settings.redis_url else PostgresBus(database),
+            hub=Hub(partial(lend, database), counters),
+            counters=counters,
             fallback=plugged.fallback,
             insights=plugged.insights,
+            recaps=plugged.recaps,
         )
         app = create_app(services, plugged.routes)
-        yield Service(services=services, server=Server(configured(app, settings)))
+        async with open_deliveries(services) as deliveries:
+            yield Service(
+                services=services,
+                server=Server(configured(app, settings)),
+                upkeep=Upkeep(services),
+                deliveries=deliveries,
+            )

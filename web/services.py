@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from core.errors import StoreUnavailable
+from db.bus import Bus
 from db.pool import Connection, Database
 from web.callers import Callers
-from web.engines import FallbackEngine, InsightsEngine
+from web.counters import Counters
+from web.engines import FallbackEngine, InsightsEngine, RecapEngine
+from web.hub import Hub
 from web.limits import RateLimits
 from web.rooms import Rooms
 from web.settings import WebSettings
@@ -28,18 +31,29 @@ class Services:
     signer: Signer
     callers: Callers
     limits: RateLimits
+    bus: Bus
+    hub: Hub
+    counters: Counters
     fallback: FallbackEngine | None = None
     insights: InsightsEngine | None = None
+    recaps: RecapEngine | None = None
 
-    @asynccontextmanager
-    async def connection(self, timeout_s: float = STORE_TIMEOUT_S) -> AsyncIterator[Connection]:
-        """A connection for the block, all of which ends within the time-out.
+    def connection(
+        self, timeout_s: float = STORE_TIMEOUT_S
+    ) -> AbstractAsyncContextManager[Connection]:
+        """A connection for the block; see `lend`."""
+        return lend(self.database, timeout_s)
 
-        Raises:
-            StoreUnavailable: the database is away, frozen or out of connections.
-        """
-        try:
-            async with asyncio.timeout(timeout_s), self.database.connection() as conn:
-                yield conn
-        except TimeoutError as exc:
-            raise StoreUnavailable("the database did not answer in time") from exc
+
+@asynccontextmanager
+async def lend(database: Database, timeout_s: float = STORE_TIMEOUT_S) -> AsyncIterator[Connection]:
+    """A connection for the block, all of which ends within the time-out.
+
+    Raises:
+        StoreUnavailable: the database is away, frozen or out of connections.
+    """
+    try:
+        async with asyncio.timeout(timeout_s), database.connection() as conn:
+            yield conn
+    except TimeoutError as exc:
+        raise StoreUnavailable("the database did not answer in time") from exc

@@ -1,6 +1,20 @@
 """The whole route table, in the order of the API reference."""
 
-from web import health, joining, participants, sessions, transcripts
+from web import (
+    config,
+    exports,
+    health,
+    hooks,
+    insights,
+    joining,
+    metrics,
+    participants,
+    searching,
+    sessions,
+    spaces,
+    transcription,
+    transcripts,
+)
 from web.route import AnyRoute
 
 TABLE: tuple[AnyRoute, ...] = (
@@ -8,5 +22,13 @@ TABLE: tuple[AnyRoute, ...] = (
     *joining.ROUTES,
     *participants.ROUTES,
     *transcripts.ROUTES,
+    *exports.ROUTES,
+    *searching.ROUTES,
+    *insights.ROUTES,
+    *transcription.ROUTES,
+    *hooks.ROUTES,
+    *spaces.ROUTES,
+    *config.ROUTES,
     *health.ROUTES,
+    *metrics.ROUTES,
 )
