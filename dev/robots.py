@@ -1,0 +1,124 @@
+"""`make demo`: robots that join a session through the web service and hold a conversation.
+
+python -m dev.robots --web http://127.0.0.1:3000 [--session SLUG] [--rounds N]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final
+
+import httpx
+
+from dev.robot import Robot, open_robot
+from dev.speech import Voice, speak
+
+_PAUSE_S: Final = 0.7
+_HEARD_WITHIN_S: Final = 30.0
+CAST: Final = {"Maria": Voice.FIRST, "John": Voice.SECOND, "Aiko": Voice.THIRD}
+DIALOGUE: Final = (
+    ("Maria", "Good morning. Today we talk about the budget for the new house."),
+    ("John", "The budget is small. We need more money for the kitchen."),
+    ("Aiko", "I think the kitchen can wait until next summer."),
+    ("Maria", "Let us decide. The kitchen can wait, the roof is first."),
+    ("John", "I will call the company about the roof on Monday."),
+    ("Aiko", "Now the second question. Who will plan the party in December?"),
+    ("Maria", "The party should be on a Friday evening, with music and food."),
+    ("John", "I can bring the music. My brother will help with the food."),
+    ("Aiko", "I will write to all people about the party tomorrow."),
+    ("Maria", "Thank you. We meet again next week at the same time."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """How to find the session again."""
+
+    web: str
+    slug: str
+
+    @property
+    def link(self) -> str:
+        return f"{self.web}/session/{self.slug}"
+
+
+async def invite(web: str, slug: str | None) -> Invitation:
+    """The session to talk in: `slug`, or a new one."""
+    if slug is not None:
+        return Invitation(web, slug)
+    async with httpx.AsyncClient(base_url=web, timeout=20) as http:
+        answer = await http.post("/api/sessions", json={"title": "Robots at work"})
+        answer.raise_for_status()
+        return Invitation(web, answer.json()["slug"])
+
+
+async def join(stack: AsyncExitStack, invitation: Invitation, name: str) -> Robot:
+    """A robot called `name` in the session. A client of its own: cookies make a guest."""
+    async with httpx.AsyncClient(base_url=invitation.web, timeout=20) as http:
+        path = f"/api/sessions/{invitation.slug}/token"
+        answer = await http.get(path, params={"name": name})
+        answer.raise_for_status()
+        ticket: dict[str, Any] = answer.json()
+    return await stack.enter_async_context(open_robot(ticket["serverUrl"], ticket["token"]))
+
+
+async def talk(robots: dict[str, Robot], lines: Iterator[tuple[str, str]]) -> None:
+    """Says the lines one after the other, each in its robot's voice."""
+    for name, text in lines:
+        pcm = await asyncio.to_thread(speak, text, CAST[name])
+        await robots[name].say(pcm, text)
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def show(robot: Robot) -> None:
+    """Prints each final as it arrives in the room."""
+    shown = 0
+    while True:
+        await robot.messages.until(lambda _: len(robot.finals()) > shown, timeout_s=3600)  # noqa: B023 - read at once
+        for body in robot.finals()[shown:]:
+            print(f"{body['speaker']}: {body['text']}", flush=True)
+            shown += 1
+
+
+async def demo(web: str, slug: str | None, rounds: int) -> None:
+    invitation = await invite(web, slug)
+    print(f"robots talk in {invitation.link}", flush=True)
+    async with AsyncExitStack() as stack:
+        robots = {name: await join(stack, invitation, name) for name in CAST}
+        listener = next(iter(robots.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEARD_WITHIN_S):
+                await listener.heard.wait()
+        lines = cycle(DIALOGUE) if rounds == 0 else iter(DIALOGUE * rounds)
+        async with asyncio.TaskGroup() as tasks:
+            showing = tasks.create_task(show(listener), name="show")
+            await talk(robots, lines)
+            await asyncio.sleep(5)  # for the last words
+            showing.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dev.robots", description=__doc__)
+    parser.add_argument("--web", default="http://127.0.0.1:3000", help="address of the web service")
+    parser.add_argument("--session", help="slug of a session to join; a new one if not given")
+    parser.add_argument("--rounds", type=int, default=0, help="how often; 0: until stopped")
+    options = parser.parse_args()
+
+    async def until_stopped() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        await demo(options.web, options.session, options.rounds)
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(until_stopped())
+
+
+if __name__ == "__main__":
+    main()
