@@ -11,16 +11,18 @@ from typing import Final, Literal
 
 Kind = Literal["standard", "ingress", "egress", "sip", "agent", "connector", "bridge"]
 
-KINDS: Final[tuple[Kind, ...]] = (
-    "standard",
-    "ingress",
-    "egress",
-    "sip",
-    "agent",
-    "connector",
-    "bridge",
-)
-"""By LiveKit's number (`ParticipantInfo.Kind`)."""
+KINDS: Final[dict[int, Kind]] = {
+    0: "standard",
+    1: "ingress",
+    2: "egress",
+    3: "sip",
+    4: "agent",
+    5: "connector",
+    6: "bridge",
+    7: "connector",
+    8: "bridge",
+}
+"""By LiveKit's numbers; the last two differ between its server API (7, 8) and its SDK (5, 6)."""
 _HEARD: Final = frozenset({"standard", "ingress", "sip", "connector", "bridge"})
 
 APP_ATTRIBUTE: Final = "app"
@@ -39,7 +41,7 @@ SOURCE_SCREEN_SHARE_AUDIO: Final = 4
 
 def kind_name(number: int) -> Kind:
     """The kind by LiveKit's number; a number that is newer than we are counts as standard."""
-    return KINDS[number] if 0 <= number < len(KINDS) else "standard"
+    return KINDS.get(number, "standard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
