@@ -34,6 +34,7 @@ from core.ids import Identity, Slug
 from core.lines import Gaps, Voice
 from core.rtmp import AudioTag
 from core.transcript import Segment
+from core.wire import error_message
 from db.records import SessionRecord
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,12 @@ class IngestRoom:
     def report(self, identity: str, *, speaking: bool) -> None:
         """A browser says that its user speaks, or not."""
         self.mixed.attributor.speaking.report(identity, speaking=speaking, now=monotonic())
+
+    def complain(self, reason: str) -> None:
+        """Tells viewers outside the room why nothing is heard."""
+        if self._context.bus is not None:
+            message = error_message(reason, "no audio reaches the transcription", datetime.now(UTC))
+            self._context.bus.publish(self.slug, message)
 
     def open_publish(self) -> "Publish":
         """A sink for one publish of the mix."""

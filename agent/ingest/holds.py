@@ -1,0 +1,58 @@
+"""What the ingest asks of the store: which rooms are ours, and whether a session is over."""
+
+import logging
+from collections.abc import Collection
+from typing import Final
+
+from core.errors import NotFound, StoreError
+from core.ids import Slug
+from db import leases, sessions
+from db.leases import Lease, LeaseKind
+from db.pool import Database
+
+logger = logging.getLogger(__name__)
+
+TTL_S: Final = 3.0
+
+
+class Holds:
+    """The lease table under one holder's name. Never raises: the store may be away."""
+
+    def __init__(self, database: Database, holder: str) -> None:
+        self._database = database
+        self.holder = holder
+
+    async def take(self, slug: Slug, kind: LeaseKind) -> bool | None:
+        """Whether the room is ours now; None while nobody can say."""
+        try:
+            async with self._database.connection() as conn:
+                return await leases.acquire(conn, slug, self.holder, TTL_S, kind) is not None
+        except StoreError:
+            return None
+
+    async def renew(self, rooms: Collection[Slug]) -> dict[str, Lease] | None:
+        """Prolongs our leases; returns the live ones of all rooms, None while nobody can say."""
+        try:
+            async with self._database.connection() as conn:
+                if rooms:
+                    held: dict[str, str] = dict.fromkeys(rooms, self.holder)
+                    await leases.renew(conn, held, TTL_S)
+                return {one.room: one for one in await leases.leases(conn) if one.is_live}
+        except StoreError:
+            return None
+
+    async def give_back(self, slug: Slug) -> None:
+        """Ours no more; where this fails the lease runs out by itself."""
+        try:
+            async with self._database.connection() as conn:
+                await leases.release(conn, slug, self.holder)
+        except StoreError:
+            logger.warning("lease could not be given back", extra={"room": slug})
+
+    async def has_ended(self, slug: Slug) -> bool:
+        """Whether the session is over; while nobody can say, it is not."""
+        try:
+            async with self._database.connection() as conn:
+                return (await sessions.find(conn, slug)).status == "ended"
+        except (NotFound, StoreError):
+            return False

@@ -1,0 +1,395 @@
+"""The fallback of one process: who may send audio, which rooms it carries, and what comes next.
+
+`Ingest` is the gate of the RTMP port and of the track endpoint, and the engine behind
+`POST /api/transcription/start`. It takes a room's lease before it lets any sound in, and gives the
+room up when a bot has it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Final, Literal
+
+from agent.ingest.doors import Port, Status, Tracks
+from agent.ingest.egress import EgressControl, Roster, fault_of
+from agent.ingest.holds import Holds
+from agent.ingest.room import IngestContext, IngestRoom, Publish, TrackFeed
+from agent.ingest.settings import IngestSettings
+from agent.supervise import contain, supervise
+from core.egress_key import EgressKeys
+from core.errors import AccessError, ProviderError
+from core.failover import Command, Failover, Kind, Mode, RoomFacts, Start, Stop
+from core.ids import Slug
+from db.leases import Lease, LeaseKind
+from db.pool import Database
+
+logger = logging.getLogger(__name__)
+
+BEAT_S: Final = 1.0
+LOOK_S: Final = 2.0
+"""Between two looks at a room that needs us."""
+SETTLED_LOOK_S: Final = 10.0
+PEOPLED_S: Final = 3.0
+KEEP_S: Final = 30.0
+"""A room waits so long for a publisher that went without a goodbye."""
+TAIL_S: Final[Mapping[Kind, float]] = {"composite": 1.5, "tracks": 4.0}
+"""After a bot took over, sound from before is still on its way to us for so long."""
+KEY_TTL_S: Final = 24 * 3600.0
+_KINDS: Final[Mapping[Kind, LeaseKind]] = {"composite": "rtmp", "tracks": "track"}
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What we know and do about one room."""
+
+    failover: Failover
+    room: IngestRoom | None = None
+    roster: Roster | None = None
+    had_bot: bool = False
+    look_at: float = float("-inf")
+    close_at: float | None = None
+    """Monotonic seconds at which the room is given up; None: it is ours."""
+    idle_since: float = field(default_factory=monotonic)
+
+
+class Ingest:
+    """Run it with `run`; the gate's and the engine's methods may be called meanwhile."""
+
+    def __init__(
+        self,
+        *,
+        settings: IngestSettings,
+        control: EgressControl,
+        database: Database,
+        keys: EgressKeys,
+        context: IngestContext,
+        holder: str,
+    ) -> None:
+        """Carries nothing yet.
+
+        Args:
+            settings: addresses and times.
+            control: LiveKit.
+            database: leases and sessions.
+            keys: mints and reads the keys in the addresses.
+            context: shared parts of the rooms.
+            holder: names this process in the lease table; unique.
+        """
+        self._settings = settings
+        self._control = control
+        self._keys = keys
+        self._context = context
+        self._holds = Holds(database, holder)
+        self._entries: dict[Slug, _Entry] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._peopled: frozenset[str] = frozenset()
+        self._peopled_at = float("-inf")
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.port: Port | None = None
+        self.port_number = settings.rtmp_port
+        self.tracks: Tracks | None = None
+
+    @property
+    def rooms(self) -> tuple[Slug, ...]:
+        """Rooms that are carried now."""
+        return tuple(slug for slug, entry in self._entries.items() if entry.room is not None)
+
+    # The gate
+
+    async def authorize(self, slug: str, token: str) -> bool:
+        """Whether this key opens the session's RTMP stream now; takes the room's lease."""
+        return await self._opens(slug, token, None) and await self._hold(Slug(slug), "rtmp")
+
+    async def authorize_track(self, slug: str, track_sid: str, token: str) -> bool:
+        """Whether this key opens this track of the session now; takes the room's lease."""
+        return await self._opens(slug, token, track_sid) and await self._hold(Slug(slug), "track")
+
+    def open(self, slug: str) -> Publish:
+        """A sink for an authorised publish."""
+        return self._room(Slug(slug)).open_publish()
+
+    def open_track(self, slug: str, track_sid: str) -> TrackFeed:
+        """A sink for an authorised track."""
+        return self._room(Slug(slug)).open_track(track_sid)
+
+    # The engine
+
+    async def start(self, slug: Slug, mode: Mode) -> Status:
+        """Asks for an egress; again changes nothing. A room with a live bot needs none."""
+        entry = self._entry(slug)
+        if not entry.had_bot:
+            entry.failover.ask(mode)
+            self._wake.set()
+        return self.status(slug)
+
+    async def stop(self, slug: Slug) -> Status:
+        """Ends the egress that was asked for, or began by itself; again changes nothing."""
+        entry = self._entries.get(slug)
+        if entry is None:
+            return Status(state="off")
+        before = entry.failover.egress_ids
+        entry.failover.release(monotonic())
+        self._wake.set()
+        return Status(state="stopping" if before else "off", egress_ids=before)
+
+    def status(self, slug: Slug) -> Status:
+        entry = self._entries.get(slug)
+        if entry is None or entry.had_bot:
+            return Status(state="off")
+        failover = entry.failover
+        if entry.close_at is not None:
+            return Status(state="stopping", egress_ids=failover.egress_ids)
+        source: Literal["rtmp", "track"] = "rtmp" if failover.kind == "composite" else "track"
+        heard = entry.room is not None and entry.room.last_heard_at is not None
+        return Status(
+            state="running" if heard else "starting",
+            source=source,
+            egress_ids=failover.egress_ids,
+        )
+
+    def active_speaker(self, slug: Slug, identity: str, *, speaking: bool) -> None:
+        """A browser's report about its own user; of no use while a bot hears the room."""
+        entry = self._entries.get(slug)
+        if entry is not None and entry.room is not None:
+            entry.room.report(identity, speaking=speaking)
+
+    # Life
+
+    async def run(self) -> None:
+        """Watches over all rooms until cancelled; then gives up what it carries."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                await supervise("change-over", self._beat_for_ever)
+            finally:
+                self._stopping = True
+                self._tasks = None
+
+    async def shut_down(self) -> None:
+        """Stops our egresses and finishes every room; call it while `run` still runs."""
+        self._stopping = True
+        async with asyncio.TaskGroup() as ending:
+            for slug, entry in tuple(self._entries.items()):
+                for egress_id in entry.failover.egress_ids:
+                    job = partial(self._stop, egress_id)
+                    ending.create_task(contain("egress stop", job), name=f"stop:{egress_id}")
+                if entry.room is not None:
+                    job = partial(self._close, slug, entry)
+                    ending.create_task(contain("room", job), name=f"close:{slug}")
+
+    async def _beat_for_ever(self) -> None:
+        while not self._stopping:
+            began = monotonic()
+            await self._beat()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(0.05, BEAT_S - (monotonic() - began))):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _beat(self) -> None:
+        now = monotonic()
+        table = await self._holds.renew(self.rooms)
+        if now - self._peopled_at >= PEOPLED_S:
+            self._peopled_at = now
+            try:
+                self._peopled = await self._control.peopled()
+            except ProviderError as error:
+                logger.warning("rooms cannot be listed", extra={"status": error.status})
+        automatic = self._peopled if self._settings.fallback_mode != "off" else frozenset()
+        for slug in {*map(Slug, automatic), *self._entries}:
+            await self._observe(slug, table, now)
+
+    async def _observe(self, slug: Slug, table: Mapping[str, Lease] | None, now: float) -> None:
+        entry = self._entries.get(slug)
+        lease = table.get(slug) if table is not None else None
+        taken = lease is not None and lease.holder != self._holds.holder
+        if entry is None:
+            if taken:
+                return
+            entry = self._entry(slug)
+        bot = taken or (table is None and entry.roster is not None and entry.roster.bot)
+        entry.had_bot = bot
+        entry.failover.after_s = self._settings.fallback_after_s
+        facts = await self._facts(slug, entry, bot=bot, now=now)
+        for command in entry.failover.observe(facts, now):
+            self._do(slug, entry, command)
+        await self._tend(slug, entry, bot=bot, now=now)
+
+    async def _facts(self, slug: Slug, entry: _Entry, *, bot: bool, now: float) -> RoomFacts:
+        failover = entry.failover
+        if entry.room is not None:
+            for key, at in entry.room.heard.items():
+                failover.heard(key, at)
+        gone = failover.bot_gone_at
+        near = gone is not None and now - gone >= failover.after_s - LOOK_S
+        needed = near or failover.wanted or bool(failover.egress_ids) or entry.room is not None
+        people = 1 if slug in self._peopled else 0
+        if not needed:
+            return RoomFacts(people=people, bot=bot)
+        listed = None
+        if now >= entry.look_at:
+            entry.look_at = now + (SETTLED_LOOK_S if failover.is_heard and not bot else LOOK_S)
+            try:
+                entry.roster = await self._control.roster(slug)
+                listed = await self._control.running(slug)
+            except ProviderError as error:
+                logger.warning(
+                    "LiveKit cannot be asked", extra={"room": slug, "status": error.status}
+                )
+                failover.failed(None, fault_of(error), now, random.random())  # noqa: S311 - jitter
+            if entry.room is not None and entry.roster is not None:
+                entry.room.attend(entry.roster.people)
+        roster = entry.roster
+        external = self.port is not None and self.port.publishing(slug) and not failover.egress_ids
+        return RoomFacts(
+            people=len(roster.people) if roster is not None else people,
+            bot=bot or (external and not failover.wanted),
+            tracks=frozenset[str]().union(*(one.tracks for one in roster.people))
+            if roster is not None
+            else frozenset(),
+            egresses=listed,
+        )
+
+    async def _tend(self, slug: Slug, entry: _Entry, *, bot: bool, now: float) -> None:
+        """Ends a room that somebody else has, that has ended, or that nobody sends to."""
+        room = entry.room
+        if room is None:
+            if slug not in self._peopled and not entry.failover.wanted:
+                del self._entries[slug]
+            return
+        heard = room.last_heard_at
+        if heard is not None:
+            entry.idle_since = max(entry.idle_since, heard)
+        if entry.close_at is None:
+            idle = now - entry.idle_since >= KEEP_S and not entry.failover.wanted
+            if bot:
+                room.cut()
+                entry.close_at = now + TAIL_S[entry.failover.kind]
+            elif idle or await self._holds.has_ended(slug):
+                entry.close_at = now
+        if entry.close_at is not None and now >= entry.close_at:
+            entry.room = None
+            entry.close_at = None
+            await self._revoke(slug, "bot" if bot else "over")
+            self._spawn(f"close:{slug}", partial(self._finish, slug, room))
+
+    # Commands
+
+    def _do(self, slug: Slug, entry: _Entry, command: Command) -> None:
+        match command:
+            case Start(track_sid):
+                self._spawn(f"egress:{slug}", partial(self._start, slug, entry, track_sid))
+            case Stop(egress_id):
+                self._spawn(f"stop:{egress_id}", partial(self._stop, egress_id))
+
+    async def _start(self, slug: Slug, entry: _Entry, track_sid: str | None) -> None:
+        kind: Kind = "composite" if track_sid is None else "tracks"
+        if not await self._hold(slug, _KINDS[kind]):
+            entry.failover.failed(track_sid, "refused", monotonic(), 0.0)
+            return
+        self._room(slug)
+        token = self._keys.mint(
+            slug,
+            expires_at_s=_unix_s() + KEY_TTL_S,
+            track_sid=track_sid,
+        )
+        try:
+            if track_sid is None:
+                url = self._settings.rtmp_url(slug, token, self.port_number)
+                egress_id = await self._control.start_mix(slug, url)
+            else:
+                url = self._settings.track_url(slug, track_sid, token)
+                egress_id = await self._control.start_track(slug, track_sid, url)
+        except ProviderError as error:
+            reason = fault_of(error)
+            self._context.counters.egress_starts[reason] += 1
+            logger.warning("egress was not started", extra={"room": slug, "reason": reason})
+            entry.failover.failed(track_sid, reason, monotonic(), random.random())  # noqa: S311 - jitter
+            self._tell(slug, reason)
+            return
+        self._context.counters.egress_starts["started"] += 1
+        logger.info("egress started", extra={"room": slug, "egress_id": egress_id})
+        for command in entry.failover.started(track_sid, egress_id, monotonic()):
+            self._do(slug, entry, command)
+
+    async def _stop(self, egress_id: str) -> None:
+        try:
+            await self._control.stop(egress_id)
+        except ProviderError as error:
+            logger.warning("egress was not stopped", extra={"status": error.status})
+
+    async def _close(self, slug: Slug, entry: _Entry) -> None:
+        room, entry.room = entry.room, None
+        if room is not None:
+            await self._revoke(slug, "shutdown")
+            await self._finish(slug, room)
+
+    async def _finish(self, slug: Slug, room: IngestRoom) -> None:
+        """The last words of a room, and its lease."""
+        await room.drain()
+        await self._holds.give_back(slug)
+
+    async def _revoke(self, slug: Slug, reason: str) -> None:
+        """Ends whoever still sends."""
+        if self.port is not None:
+            self.port.evict(slug, reason)
+        if self.tracks is not None:
+            await self.tracks.evict(slug)
+
+    # Small things
+
+    def _tell(self, slug: Slug, reason: str) -> None:
+        room = self._entry(slug).room
+        if room is not None:
+            known = {"unauthorized": "livekit_unauthorized"}
+            room.complain(known.get(reason, "egress_unavailable"))
+
+    async def _opens(self, slug: str, token: str, track_sid: str | None) -> bool:
+        try:
+            claims = self._keys.read(token, _unix_s())
+        except AccessError:
+            return False
+        fits = claims.slug == slug and claims.track_sid == track_sid
+        return fits and not self._stopping and not await self._holds.has_ended(Slug(slug))
+
+    async def _hold(self, slug: Slug, kind: LeaseKind) -> bool:
+        """Takes the room's lease; while the table is away a room without a bot is ours."""
+        taken = await self._holds.take(slug, kind)
+        return not self._entry(slug).had_bot if taken is None else taken
+
+    def _entry(self, slug: Slug) -> _Entry:
+        entry = self._entries.get(slug)
+        if entry is None:
+            entry = self._entries[slug] = _Entry(Failover(after_s=self._settings.fallback_after_s))
+            if self._settings.fallback_mode == "tracks":
+                entry.failover.kind = "tracks"
+        return entry
+
+    def _room(self, slug: Slug) -> IngestRoom:
+        entry = self._entry(slug)
+        if entry.room is None:
+            gone = entry.failover.bot_gone_at
+            entry.room = IngestRoom(slug, self._context, deaf_since=gone)
+            entry.idle_since = monotonic()
+            entry.close_at = None
+            if entry.roster is not None:
+                entry.room.attend(entry.roster.people)
+            self._spawn(f"room:{slug}", entry.room.run)
+        return entry.room
+
+    def _spawn(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(contain(name, job), name=name)
+
+
+def _unix_s() -> float:
+    """Tokens carry dates."""
+    return datetime.now(UTC).timestamp()
