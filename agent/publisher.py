@@ -31,7 +31,7 @@ from core.wire import (
 
 logger = logging.getLogger(__name__)
 
-SEND_TIMEOUT_S: Final = 10.0
+SEND_TIMEOUT_S: Final = 6.0
 """A publication that takes longer failed. While the bot resumes its connection they block for
 about 3 s and then succeed."""
 FINAL_TRIES: Final = 5
