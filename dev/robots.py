@@ -16,23 +16,11 @@ from typing import Any, Final
 import httpx
 
 from dev.robot import Robot, open_robot
-from dev.speech import Voice, speak
+from dev.script import CAST, DIALOGUE
+from dev.speech import INSTALL_HINT, has_espeak, speak
 
 _PAUSE_S: Final = 0.7
 _HEARD_WITHIN_S: Final = 30.0
-CAST: Final = {"Maria": Voice.FIRST, "John": Voice.SECOND, "Aiko": Voice.THIRD}
-DIALOGUE: Final = (
-    ("Maria", "Good morning. Today we talk about the budget for the new house."),
-    ("John", "The budget is small. We need more money for the kitchen."),
-    ("Aiko", "I think the kitchen can wait until next summer."),
-    ("Maria", "Let us decide. The kitchen can wait, the roof is first."),
-    ("John", "I will call the company about the roof on Monday."),
-    ("Aiko", "Now the second question. Who will plan the party in December?"),
-    ("Maria", "The party should be on a Friday evening, with music and food."),
-    ("John", "I can bring the music. My brother will help with the food."),
-    ("Aiko", "I will write to all people about the party tomorrow."),
-    ("Maria", "Thank you. We meet again next week at the same time."),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +74,8 @@ async def show(robot: Robot) -> None:
 
 
 async def demo(web: str, slug: str | None, rounds: int) -> None:
+    if not has_espeak():
+        print(f"robots only babble, without words: {INSTALL_HINT}", flush=True)
     invitation = await invite(web, slug)
     print(f"robots talk in {invitation.link}", flush=True)
     async with AsyncExitStack() as stack:

@@ -65,6 +65,12 @@ class Stage:
         self.parts.append((name, address))
         self.console.say(f"ready: {name:<9} {address}")
 
+    def announce(self) -> None:
+        """The whole list once more, below what the programs have logged meanwhile."""
+        rows = "\n".join(f"  {name:<9} {address}" for name, address in self.parts)
+        page = f"http://127.0.0.1:{self.env['PORT']}"
+        self.console.say(f"\n{rows}\n\nRoomscribe runs: open {page}    Ctrl-C stops all of it\n")
+
     def ended(self) -> Child | None:
         """A program that ended though nobody asked it to."""
         return next((child for child in self._children if child.returncode is not None), None)
@@ -212,8 +218,7 @@ def run(stage: Stage, *, demo: bool) -> None:
     start_ours(stage)
     if demo:
         start_robots(stage)
-    page = f"http://127.0.0.1:{stage.env['PORT']}"
-    stage.console.say(f"\nRoomscribe runs: open {page}    Ctrl-C stops all of it\n")
+    stage.announce()
     while (child := stage.ended()) is None:
         time.sleep(_LOOK_EVERY_S)
     raise ChildFailed(f"{child.name} ended with {child.returncode}\n{child.tail()}")
