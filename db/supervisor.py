@@ -99,6 +99,7 @@ class Supervisor:
         self._reach_binaries()
         if (self._layout.data / "PG_VERSION").exists():
             return
+        self._put_remains_aside()
         fresh = self._layout.base / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -123,6 +124,14 @@ class Supervisor:
             signal.sigtimedwait(_WATCHED[1:], delay)
         os.close(self._supervisor)
         os.close(self._lease)
+
+    def _put_remains_aside(self) -> None:
+        """A data directory without PG_VERSION is what an interrupted rm -rf left."""
+        if self._layout.data.exists():
+            orphans.clear(self._layout.data)
+            aside = self._layout.base / f"data.incomplete-{time.time_ns()}"
+            self._layout.data.rename(aside)
+            self._say(f"an incomplete data directory was put aside as {aside.name}")
 
     def _reach_binaries(self) -> None:
         """Lets the account run the programs: copies them beside the data where it cannot.

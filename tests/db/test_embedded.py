@@ -158,10 +158,20 @@ def _kill(server: EmbeddedPostgres, what: str) -> None:
 def test_a_deleted_directory_ends_its_server(home: Path) -> None:
     with opened(home) as server:
         old = orphans.processes(server.layout.data)
-        shutil.rmtree(server.layout.base)
+        shutil.rmtree(server.layout.base, ignore_errors=True)  # the server deletes files too
         server.ensure()
         assert ask(server, "select 1") == 1
         assert not set(old) & set(orphans.processes(server.layout.data))
+
+
+def test_an_incomplete_data_directory_is_put_aside(home: Path) -> None:
+    with opened(home) as server:
+        data = server.layout.data
+    wait_until(lambda: not is_locked(server.layout.supervisor))
+    (data / "PG_VERSION").unlink()
+    with opened(home) as server:
+        assert ask(server, "select 1") == 1
+        assert len([*server.layout.base.glob("data.incomplete-*")]) == 1
 
 
 def test_programs_out_of_reach_are_copied(home: Path) -> None:
