@@ -1,0 +1,69 @@
+"""Whether two pieces of text are the same piece of speech. Pure functions of spans and words."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from core.gladia.events import Utterance, UtteranceWord
+
+SAME_SPEECH = 0.6
+"""Share of a span that must be covered for it to count as already transcribed."""
+
+Span = tuple[int, int]
+
+
+def overlap(a: Span, b: Span) -> int:
+    """Samples that both spans cover."""
+    return max(min(a[1], b[1]) - max(a[0], b[0]), 0)
+
+
+def coverage(span: Span, others: Iterable[Span]) -> float:
+    """Share of `span` that the others cover, 0..1. They may overlap each other a little."""
+    length = max(span[1] - span[0], 1)
+    return min(sum(overlap(span, other) for other in others) / length, 1.0)
+
+
+def normalised(text: str) -> str:
+    """Text without case, punctuation and spacing."""
+    kept = (c if c.isalnum() else " " for c in text.casefold())
+    return " ".join("".join(kept).split())
+
+
+def says_the_same(a: str, b: str) -> bool:
+    """Equal, or one begins or ends with the other."""
+    short, long = sorted((normalised(a), normalised(b)), key=len)
+    return bool(short) and (long.startswith(short) or long.endswith(short))
+
+
+def without(utterance: Utterance, told: Sequence[Utterance]) -> Utterance | None:
+    """What `utterance` says beyond the finals in `told`; None if that is nothing.
+
+    Words whose middle lies in a told span are cut. An utterance without words is kept or dropped
+    whole.
+    """
+    span = (utterance.start_position, utterance.end_position)
+    spans = [(final.start_position, final.end_position) for final in told]
+    touching = [final for final, s in zip(told, spans, strict=True) if overlap(span, s)]
+    if not touching:
+        return utterance
+    is_covered = coverage(span, spans) >= SAME_SPEECH
+    if is_covered and any(says_the_same(utterance.text, final.text) for final in touching):
+        return None
+    if not utterance.words:
+        return None if is_covered else utterance
+    kept = tuple(word for word in utterance.words if not _is_told(word, spans))
+    if len(kept) == len(utterance.words):
+        return utterance
+    if not kept:
+        return None
+    return replace(
+        utterance,
+        text=" ".join(word.text for word in kept),
+        words=kept,
+        start_position=kept[0].start_position,
+        end_position=max(kept[-1].end_position, kept[0].start_position),
+    )
+
+
+def _is_told(word: UtteranceWord, spans: Sequence[Span]) -> bool:
+    middle = (word.start_position + word.end_position) // 2
+    return any(start <= middle < end for start, end in spans)

@@ -1,0 +1,259 @@
+"""A pure model of Gladia's live API, with every unknown of the protocol as a switch.
+
+Test audio is a watermark: each block of 160 samples (10 ms) holds its own number, positive where
+somebody speaks and negative where the microphone hears nothing; zeros are zeros that the client
+made up. Thirty voiced blocks are a word whose text is its number, so a transcript tells which
+samples arrived, how often, and in which order.
+"""
+
+import heapq
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal
+
+BLOCK = 160
+"""Samples per block, 10 ms."""
+WORD_BLOCKS = 30
+ENDPOINTING_BLOCKS = 30
+PARTIAL_BLOCKS = 40
+
+
+def pcm(first_block: int, blocks: int, *, voiced: bool = True) -> bytes:
+    """Source audio of the blocks from `first_block` on. Block numbers start at 1."""
+    sign = 1 if voiced else -1
+    samples = array("h")
+    for number in range(first_block, first_block + blocks):
+        samples.extend([sign * number] * BLOCK)
+    return samples.tobytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What Gladia's documentation does not say."""
+
+    keeps_unacked: bool = False
+    byte_range: Literal["session", "connection"] = "session"
+    time_range: Literal["session", "connection", "none"] = "session"
+    inclusive_end: bool = False
+    acks: Literal["single", "merged", "doubled"] = "single"
+    acks_empty: bool = False
+    resumed_finals: bool = False
+    """Finals made while nobody was connected are delivered after the resume."""
+    ack_delay_s: float = 0.05
+    final_delay_s: float = 0.4
+
+
+@dataclass
+class Session:
+    """One live session of the model."""
+
+    id: str
+    policy: Policy
+    blocks: list[int] = field(default_factory=list)
+    acked: int = 0
+    connection_start: int = 0
+    spoken_to: int = 0
+    """Blocks before this one are final."""
+    opened_at: int | None = None
+    shown: int = 0
+    utterances: int = 0
+    results: list[dict[str, Any]] = field(default_factory=list)
+    is_stopping: bool = False
+    is_ended: bool = False
+
+
+class GladiaServer:
+    """Takes what a client sends; `due` yields what it answers, in time order."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.sessions: dict[str, Session] = {}
+        self.posts = 0
+        self._connections: dict[int, Session] = {}
+        self._agenda: list[tuple[float, int, int, str]] = []
+        self._order = count()
+        self._unacked: dict[int, list[tuple[int, int]]] = {}
+
+    def post(self) -> str:
+        self.posts += 1
+        session = Session(f"session-{self.posts}", self.policy)
+        self.sessions[session.id] = session
+        return json.dumps({"id": session.id, "url": f"wss://gladia.test/v2/live?{session.id}"})
+
+    def connect(self, connection: int, url: str, now: float) -> None:
+        session = self.sessions[url.partition("?")[2]]
+        self._connections[connection] = session
+        self._unacked[connection] = []
+        session.connection_start = len(session.blocks)
+        if session.is_ended:
+            self.at(now, connection, "close 4403")
+
+    def drop(self, connection: int) -> None:
+        """The socket is gone, whoever closed it."""
+        session = self._connections.pop(connection, None)
+        self._agenda = [item for item in self._agenda if item[2] != connection]
+        heapq.heapify(self._agenda)
+        if session is not None and not session.is_ended and not self.policy.keeps_unacked:
+            del session.blocks[session.acked :]
+            session.spoken_to = min(session.spoken_to, len(session.blocks))
+            session.opened_at = None
+
+    def binary(self, connection: int, audio: bytes, now: float) -> None:
+        session = self._connections[connection]
+        start = len(session.blocks)
+        values = array("h")
+        values.frombytes(audio)
+        assert len(values) % BLOCK == 0
+        session.blocks.extend(values[::BLOCK])
+        unacked = self._unacked[connection]
+        unacked.append((start, len(session.blocks)))
+        if self.policy.acks != "merged" or len(unacked) == 1:
+            delay = self.policy.ack_delay_s * (6 if self.policy.acks == "merged" else 1)
+            self.at(now + delay, connection, "ack")
+        self._listen(session, connection, now)
+
+    def text(self, connection: int, text: str, now: float) -> None:
+        session = self._connections[connection]
+        message = json.loads(text)
+        if message["type"] == "stop_recording":
+            session.is_stopping = True
+            self._listen(session, connection, now, is_over=True)
+            self.at(now + 0.01, connection, json.dumps({"type": "stop_recording"}))
+            self.at(now + self.policy.final_delay_s + 0.1, connection, "end")
+        elif self.policy.acks_empty:
+            end = len(session.blocks)
+            self._unacked[connection].append((end, end))
+            self.at(now + self.policy.ack_delay_s, connection, "ack")
+
+    def result(self, session_id: str) -> str:
+        session = self.sessions[session_id]
+        if not session.is_ended:
+            return json.dumps({"id": session_id, "status": "processing"})
+        body = {"transcription": {"utterances": session.results}}
+        return json.dumps({"id": session_id, "status": "done", "result": body})
+
+    def at(self, when: float, connection: int, what: str) -> None:
+        heapq.heappush(self._agenda, (when, next(self._order), connection, what))
+
+    def next_at(self) -> float | None:
+        return self._agenda[0][0] if self._agenda else None
+
+    def due(self, now: float) -> Iterator[tuple[int, str]]:
+        """(connection, message) pairs, or (connection, "close CODE")."""
+        while self._agenda and self._agenda[0][0] <= now:
+            _, _, connection, what = heapq.heappop(self._agenda)
+            session = self._connections.get(connection)
+            if session is None:
+                continue
+            if what == "ack":
+                yield from self._acks(session, connection)
+            elif what == "end":
+                session.is_ended = True
+                yield connection, "close 1000"
+            else:
+                yield connection, what
+
+    def _acks(self, session: Session, connection: int) -> Iterator[tuple[int, str]]:
+        unacked = self._unacked[connection]
+        if not unacked:
+            return
+        if self.policy.acks == "merged":
+            ranges = [(unacked[0][0], unacked[-1][1])]
+            unacked.clear()
+        else:
+            ranges = [unacked.pop(0)]
+        for start, end in ranges * (2 if self.policy.acks == "doubled" else 1):
+            session.acked = max(session.acked, end)
+            yield connection, self._ack(session, start, end)
+
+    def _ack(self, session: Session, start: int, end: int) -> str:
+        origin = session.connection_start if self.policy.byte_range == "connection" else 0
+        first, last = (start - origin) * BLOCK * 2, (end - origin) * BLOCK * 2
+        data: dict[str, Any] = {"byte_range": [first, last - self.policy.inclusive_end]}
+        if first == last:
+            data = {"byte_range": [first, last]}
+        if self.policy.time_range != "none":
+            origin = session.connection_start if self.policy.time_range == "connection" else 0
+            data["time_range"] = [(start - origin) / 100, (end - origin) / 100]
+        return json.dumps(
+            {"type": "audio_chunk", "acknowledged": True, "error": None, "data": data}
+        )
+
+    def _listen(
+        self, session: Session, connection: int, now: float, *, is_over: bool = False
+    ) -> None:
+        """Finds speech, shows partials, ends utterances on the audio's own time."""
+        silent = 0
+        for index in range(session.spoken_to, len(session.blocks)):
+            if session.blocks[index] > 0:
+                silent = 0
+                if session.opened_at is None:
+                    session.opened_at, session.shown = index, index
+                    self._say(connection, now, "speech_start", {"time": index / 100, "channel": 0})
+            else:
+                silent += 1
+            if session.opened_at is not None and silent >= ENDPOINTING_BLOCKS:
+                self._conclude(session, connection, now, session.opened_at, index + 1 - silent)
+                session.spoken_to, silent = index + 1, 0
+        if session.opened_at is None:
+            return
+        if is_over:
+            self._conclude(session, connection, now, session.opened_at, len(session.blocks))
+        elif len(session.blocks) - session.shown >= PARTIAL_BLOCKS:
+            session.shown = len(session.blocks)
+            data = self._transcript(session, session.opened_at, session.shown, is_final=False)
+            self._say(connection, now + 0.05, "transcript", data)
+
+    def _conclude(
+        self, session: Session, connection: int, now: float, start: int, end: int
+    ) -> None:
+        data = self._transcript(session, start, end, is_final=True)
+        session.utterances += 1
+        session.opened_at = None
+        session.spoken_to = end
+        session.results.append(data["utterance"])
+        self._say(connection, now, "speech_end", {"time": end / 100, "channel": 0})
+        self._say(connection, now + self.policy.final_delay_s, "transcript", data)
+
+    def _transcript(
+        self, session: Session, start: int, end: int, *, is_final: bool
+    ) -> dict[str, Any]:
+        words = []
+        for number, first, last in _words(session.blocks, start, end):
+            words.append(
+                {"word": f" {number}", "start": first / 100, "end": last / 100, "confidence": 0.9}
+            )
+        utterance = {
+            "text": "".join(str(word["word"]) for word in words),
+            "language": "en",
+            "start": start / 100,
+            "end": end / 100,
+            "confidence": 0.9,
+            "channel": 0,
+            "words": words,
+        }
+        return {"id": f"00_{session.utterances:08}", "is_final": is_final, "utterance": utterance}
+
+    def _say(self, connection: int, when: float, kind: str, data: dict[str, Any]) -> None:
+        self.at(when, connection, json.dumps({"type": kind, "data": data}))
+
+
+def _words(blocks: list[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first block, last block) of each word that more than half arrived of."""
+    index = start
+    while index < end:
+        number = (blocks[index] - 1) // WORD_BLOCKS if blocks[index] > 0 else None
+        run = index
+        while run < end and _is_same(blocks[run], number):
+            run += 1
+        run = max(run, index + 1)
+        if number is not None and run - index > WORD_BLOCKS // 2:
+            yield number, index, run
+        index = run
+
+
+def _is_same(block: int, number: int | None) -> bool:
+    return number is not None and block > 0 and (block - 1) // WORD_BLOCKS == number
