@@ -16,6 +16,8 @@ from core.budget import BudgetLimits
 from core.env import Env
 from core.errors import ProviderError, RemoteProtocolError
 
+_OPENAI = "https://api.openai.com/v1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
@@ -23,7 +25,7 @@ class ModelSettings:
 
     api_key: str = field(repr=False, default="")
     """Empty: no insights."""
-    base_url: str = "https://api.openai.com/v1"
+    base_url: str = _OPENAI
     model: str = "gpt-4o-mini"
     timeout_s: float = 20.0
     limits: BudgetLimits = field(default_factory=BudgetLimits)
@@ -34,11 +36,12 @@ class ModelSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "ModelSettings":
-        base_url = env.text("OPENAI_BASE_URL", "https://api.openai.com/v1")
+        base_url = env.text("OPENAI_BASE_URL", _OPENAI)
         if not base_url.startswith(("http://", "https://")):
             env.problem("OPENAI_BASE_URL must begin with http:// or https://")
         return cls(
-            api_key=env.text("OPENAI_API_KEY"),
+            # A server of one's own often wants no key, but the client insists on one.
+            api_key=env.text("OPENAI_API_KEY", "" if base_url == _OPENAI else "none"),
             base_url=base_url.rstrip("/"),
             model=env.text("OPENAI_MODEL", "gpt-4o-mini"),
             timeout_s=env.number("OPENAI_TIMEOUT_SECONDS", 20.0, low=1, high=300),

@@ -96,7 +96,7 @@ class HttpFault:
 class OpenAiStandIn:
     """A running stand-in: `async with OpenAiStandIn() as stand_in`."""
 
-    api_key: str = "sk-stand-in"
+    api_key: str = "stand-in"
     port: int = 0
     host: str = "127.0.0.1"
     latency_s: float = 0.0
