@@ -138,6 +138,8 @@ class Decoder:
         self._rows: Samples = np.zeros((0, 16))
         self._row_position = 0
         self._best: tuple[float, Mark] | None = None
+        self._reported_s = -1.0
+        """Start of the last word reported: it may still match a few milliseconds later."""
 
     def feed(self, pcm: Pcm) -> list[Mark]:
         """Takes the next samples, returns the marks they completed."""
@@ -162,7 +164,10 @@ class Decoder:
     def flush(self) -> list[Mark]:
         """Reports the word that was complete but might still have been located better."""
         best, self._best = self._best, None
-        return [best[1]] if best else []
+        if best is None:
+            return []
+        self._reported_s = best[1].start_s
+        return [best[1]]
 
     def _analyse(self) -> None:
         """Tone energies of each 40 ms window, one row per 5 ms."""
@@ -192,6 +197,8 @@ class Decoder:
         if read is None:
             return []
         start_s = row * _HOP / SAMPLE_RATE
+        if start_s - self._reported_s < WORD_S / 2 and self._reported_s >= 0:
+            return []
         mark = Mark(*read, start_s, start_s + WORD_S)
         score = float(np.sqrt(rows.max(axis=1)).sum())
         settled: list[Mark] = []

@@ -31,6 +31,18 @@ def test_pieces_of_any_size_give_the_same_marks(size: int) -> None:
     assert marks + decoder.flush() == watermark.decode(pcm)
 
 
+def test_no_word_is_heard_twice_wherever_the_audio_begins() -> None:
+    """A word that matched 20 ms apart was reported at both places."""
+    recording = encode(range(24), speaker=3, pause_every=6, pause_s=2.0)
+    for cut in range(0, 1600, 74):
+        decoder = Decoder()
+        marks = []
+        for start in range(cut, len(recording.pcm), 1536):
+            marks += decoder.feed(recording.pcm[start : start + 1536])
+        marks += decoder.flush()
+        assert [mark.number for mark in marks] == list(range(24)), cut
+
+
 def test_every_speaker_and_the_largest_numbers() -> None:
     for speaker in range(watermark.SPEAKERS):
         marks = watermark.decode(watermark.encode([0, 255, 256, 4095], speaker).pcm)
