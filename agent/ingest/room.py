@@ -25,8 +25,11 @@ from agent.ingest.stream import (
     Stream,
     track_voice,
 )
+from agent.insights import NewInsight
 from agent.lane import Ears
+from agent.language_model import ModelSettings
 from agent.publisher import BusWriter, Publisher, Sink
+from agent.room_insights import RoomInsights
 from agent.supervise import contain, supervise
 from core.errors import StoreError
 from core.gladia.events import AudioLost
@@ -35,7 +38,8 @@ from core.lines import Gaps, Voice
 from core.rtmp import AudioTag
 from core.transcript import Segment
 from core.wire import error_message
-from db.records import SessionRecord
+from db.pool import DatabaseSettings
+from db.records import InsightRecord, Record, SessionRecord
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +62,8 @@ class IngestContext:
     bus: BusWriter | None
     decoder: tuple[str, ...]
     counters: IngestCounters
-    on_segment: Callable[[Segment], None] = lambda _segment: None
+    model: ModelSettings
+    database: DatabaseSettings
 
 
 class IngestRoom:
@@ -87,6 +92,9 @@ class IngestRoom:
         )
         self._delivery = Delivery(
             recorder=context.recorder, lines=self._publisher, on_segment=self._count
+        )
+        self._insights = RoomInsights(
+            slug=slug, model=context.model, database=context.database, on_insight=self._insight
         )
         self._streams: dict[str, Stream] = {}
         self._publishes: set[Publish] = set()
@@ -149,17 +157,21 @@ class IngestRoom:
 
     async def run(self) -> None:
         """Transcribes until `drain`."""
-        self._remember()
+        self._put(SessionRecord(slug=self.slug, room_sid=None, started_at=datetime.now(UTC)))
         self._publisher.room_state("live")
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             publishing = tasks.create_task(
                 supervise("publisher", self._publisher.run), name=f"publisher:{self.slug}"
             )
+            thinking = tasks.create_task(
+                supervise("insights", self._insights.run), name=f"insights:{self.slug}"
+            )
             for name, job in self._starting:
                 tasks.create_task(contain(name, job), name=name)
             await self._drained.wait()
             publishing.cancel()
+            thinking.cancel()
         self._tasks = None
 
     async def drain(self, timeout_s: float = DRAIN_S) -> None:
@@ -224,14 +236,26 @@ class IngestRoom:
     def _count(self, segment: Segment) -> None:
         if segment.is_final:
             self._context.counters.finals += 1
-        self._context.on_segment(segment)
+        self._insights.offer(segment)
 
-    def _remember(self) -> None:
-        record = SessionRecord(slug=self.slug, room_sid=None, started_at=datetime.now(UTC))
+    def _insight(self, new: NewInsight) -> None:
+        record = InsightRecord(
+            slug=self.slug,
+            insight=new.insight,
+            at=new.at,
+            rev=new.rev,
+            model=new.model,
+            prompt_tokens=new.prompt_tokens,
+            completion_tokens=new.completion_tokens,
+        )
+        self._put(record)
+        self._publisher.insights(new.insight)
+
+    def _put(self, record: Record) -> None:
         try:
             self._context.recorder.put(record)
         except StoreError:
-            logger.exception("the session could not be written down")
+            logger.exception("a fact about the room could not be kept")
 
 
 class Publish:
