@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from agent.language_model import LanguageModel
+from agent.language_model import LanguageModel, ModelSettings, open_language_model
 from core.errors import ProviderError, RemoteProtocolError, StoreUnavailable
 from core.ids import Slug
 from core.insight import Line
@@ -40,6 +40,13 @@ _RETRY = Backoff(first_s=30.0, max_s=1800.0, jitter=0.0)
 class _Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+async def write_recaps(database: Database, settings: ModelSettings) -> None:
+    """Writes the recap of each session that ends, until cancelled; returns where none can be."""
+    if settings.enabled:
+        async with open_language_model(settings) as model:
+            await RecapWriter(database=database, model=model).run()
 
 
 class RecapWriter:

@@ -1,11 +1,13 @@
-"""The main process's way to PostgreSQL: opened when it can be, for the flusher and the bus."""
+"""The main process's way to PostgreSQL: opened when it can be, for what all rooms share."""
 
 import asyncio
 import logging
 from collections import deque
+from functools import partial
 from typing import Final
 
 from agent.flusher import Flusher
+from agent.recaps import write_recaps
 from agent.settings import Settings
 from agent.supervise import supervise
 from db.bus import Bus, PostgresBus, RedisBus
@@ -18,7 +20,7 @@ _QUEUE: Final = 4096
 
 
 class StoreLink:
-    """Holds the database, the flusher and the bus. `run` in a task, supervised."""
+    """Holds the database, the flusher, the bus and the recaps. `run` in a task, supervised."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -76,12 +78,14 @@ class StoreLink:
             )
             redis = settings.redis_url
             bus = RedisBus(redis) if redis else PostgresBus(database)
+            recaps = partial(write_recaps, database, settings.model)
             self.database = database
             self.tried.set()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(supervise("flusher", self._flusher.run), name="flusher")
                     tasks.create_task(supervise("bus", bus.run), name="bus")
+                    tasks.create_task(supervise("recaps", recaps), name="recaps")
                     tasks.create_task(self._relay(bus), name="relay")
             finally:
                 self.database = None
