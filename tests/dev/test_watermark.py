@@ -33,9 +33,9 @@ def test_pieces_of_any_size_give_the_same_marks(size: int) -> None:
 
 def test_no_word_is_heard_twice_wherever_the_audio_begins() -> None:
     """A word that matched 20 ms apart was reported at both places."""
-    recording = encode(range(24), speaker=3, pause_every=6, pause_s=2.0)
+    recording = watermark.encode(range(24), speaker=3, pause_every=6, pause_s=2.0)
     for cut in range(0, 1600, 74):
-        decoder = Decoder()
+        decoder = watermark.Decoder()
         marks = []
         for start in range(cut, len(recording.pcm), 1536):
             marks += decoder.feed(recording.pcm[start : start + 1536])
