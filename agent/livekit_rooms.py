@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import aiohttp
 from livekit import api
@@ -10,6 +11,7 @@ from agent.subscriptions import Policy, is_bot
 from core.errors import ProviderError
 from core.steward import RoomView
 
+_YOUNG_S = 20.0
 TIMEOUT = aiohttp.ClientTimeout(total=5)
 _POLICY = Policy()
 
@@ -22,10 +24,18 @@ class LiveKitRooms:
         self._agent_name = agent_name
 
     async def peopled(self) -> set[str]:
-        """Names of the rooms that have participants other than agents and recorders."""
+        """Names of the rooms that may have participants other than agents and recorders.
+
+        The server's count is up to 5 s old, so a young room counts in any case.
+        """
         with _translated():
             answer = await self._client.room.list_rooms(api.ListRoomsRequest())
-        return {room.name for room in answer.rooms if room.num_participants > 0}
+        young = datetime.now(UTC).timestamp() - _YOUNG_S
+        return {
+            room.name
+            for room in answer.rooms
+            if room.num_participants > 0 or room.creation_time > young
+        }
 
     async def view(self, room: str) -> RoomView | None:
         """One room's people and bots; None where the room is gone."""

@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "pid": record.process,
             **_extra(record),
         }
@@ -49,7 +49,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
         clock = _time(record)[11:19]
-        line = f"{clock} {record.levelname:<7} {record.name}: {record.getMessage()}{extra}"
+        line = f"{clock} {record.levelname:<7} {record.name}: {_message(record)}{extra}"
         problem = _exception(self, record)
         return f"{line}\n{problem}" if problem else line
 
@@ -66,8 +66,13 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
+def _message(record: logging.LogRecord) -> str:
+    # A record from a job process carries its stack trace twice: as text, and in the message.
+    message = record.getMessage()
+    return message.removesuffix(record.exc_text).rstrip() if record.exc_text else message
+
+
 def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
-    # A record from a job process carries the text, not the exception.
     if record.exc_info:
         return formatter.formatException(record.exc_info)
     return record.exc_text

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol, assert_never
 
@@ -29,7 +30,7 @@ from agent.room_events import (
     TrackSubscribed,
 )
 from agent.subscriptions import Policy, epoch_of, is_bot
-from agent.supervise import supervise
+from agent.supervise import contain, supervise
 from core.errors import StoreError
 from core.ids import Slug, TrackSid
 from core.steward import Rank, outranked
@@ -230,7 +231,7 @@ class LiveRoom:
             self._put(person.record(self._slug))
             logger.info("participant left", extra={"lk.pii.identity": person.identity})
             if self._tasks is not None:
-                farewell = _farewell(person, FAREWELL_S)
+                farewell = contain("farewell", partial(_farewell, person, FAREWELL_S))
                 self._tasks.create_task(farewell, name=f"farewell:{person.identity}")
 
     # Tracks
@@ -326,7 +327,8 @@ class LiveRoom:
                 self._detach(person.identity, track_sid)
         async with asyncio.TaskGroup() as farewells:
             for person in self._people:
-                farewells.create_task(_farewell(person, self._drain_s), name="farewell")
+                farewell = contain("farewell", partial(_farewell, person, self._drain_s))
+                farewells.create_task(farewell, name=f"farewell:{person.identity}")
 
     def _put(self, record: Record) -> None:
         try:
@@ -336,10 +338,12 @@ class LiveRoom:
 
 
 async def _farewell(person: Person, timeout_s: float) -> None:
-    if person.speaker is not None:
-        await person.speaker.drain(timeout_s)
-    if person.task is not None:
-        person.task.cancel()
+    try:
+        if person.speaker is not None:
+            await person.speaker.drain(timeout_s)
+    finally:
+        if person.task is not None:
+            person.task.cancel()
 
 
 def _rank(participant: rtc.Participant) -> Rank:

@@ -122,10 +122,15 @@ class Worker:
 
     def _registered_parts(self) -> dict[str, Part]:
         return {
-            "steward": self.steward.run,
+            "steward": self._run_steward,
             "healing": self.steward.run_healing,
             "registration": self._watch_registration,
         }
+
+    async def _run_steward(self) -> None:
+        """A dispatch that is made before anybody can take it is lost."""
+        await self._registered.wait()
+        await self.steward.run()
 
     async def _watch_registration(self) -> None:
         """Fails the worker when LiveKit does not know it in time."""

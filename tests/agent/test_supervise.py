@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from agent.supervise import supervise
+from agent.supervise import contain, supervise
 from core.retry import Backoff
 
 AT_ONCE = Backoff(first_s=0.001, max_s=0.002)
@@ -39,3 +39,11 @@ async def test_cancellation_is_not_a_failure() -> None:
         await started.wait()
         task.cancel()
     assert task.cancelled()
+
+
+async def test_what_cannot_be_repeated_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def part() -> None:
+        raise RuntimeError("broken")
+
+    await contain("part", part)
+    assert [record.__dict__["part"] for record in caplog.records] == ["part"]
