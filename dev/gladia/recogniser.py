@@ -21,16 +21,18 @@ _SETTINGS: Final = {
     "maxwpf": 20,
     "bestpath": True,
 }
+_NOBODY: Final = -1
 _free: list[Decoder] = []
 _lent: dict[int, Decoder] = {}
 _channels: dict[int, str] = {}
+"""Cepstral mean per listener; for a new one that of a new decoder."""
 
 
 def begin(key: int) -> list[Word]:
     """An utterance of listener `key` begins."""
     decoder = _free.pop() if _free else Decoder(**_SETTINGS)
-    if key in _channels:
-        decoder.set_cmn(_channels[key])
+    fresh = _channels.setdefault(_NOBODY, decoder.get_cmn())
+    decoder.set_cmn(_channels.get(key, fresh))
     decoder.start_utt()
     _lent[key] = decoder
     return []
