@@ -1,12 +1,18 @@
-"""How far Gladia has shown that it heard us: what may be forgotten, and what must be replayed."""
+"""What Gladia said about the audio: text under one name, and how far it has been understood."""
 
-from core.audio import samples
+from collections.abc import Callable
+
+from core.audio import SAMPLE_RATE, samples
+from core.gladia.events import Event, SpeechEnded, SpeechStarted
 from core.gladia.limits import Limits
+from core.gladia.messages import SpeechEdge, Transcript
+from core.gladia.options import GladiaOptions
+from core.gladia.timeline import Timeline
 from core.gladia.utterances import UtteranceBook
 
 
 class Hearing:
-    """Positions on the speaker's time line, for the leg that hears now.
+    """Decides what may be forgotten, and what the next leg has to hear again.
 
     An acknowledgement says that audio arrived, not that it was understood. So acknowledged audio is
     kept while nothing was said about it: from the start of the oldest utterance without a final,
@@ -14,27 +20,46 @@ class Hearing:
     `unheard_s`, since most of that is silence.
     """
 
-    def __init__(self, limits: Limits, book: UtteranceBook) -> None:
-        self._book = book
+    def __init__(
+        self, prefix: str, options: GladiaOptions, limits: Limits, emit: Callable[[Event], None]
+    ) -> None:
+        self.book = UtteranceBook(prefix, options, limits.final_grace_s, emit)
+        self._emit = emit
         self._margin = samples(limits.replay_margin_s)
         self._reserve = samples(limits.reserve_s)
         self._unheard = samples(limits.unheard_s)
         self._heard = 0
         self._speech_starts: list[int] = []
 
-    def speech_started(self, position: int) -> None:
+    @property
+    def is_quiet(self) -> bool:
+        """No utterance waits for its final."""
+        return self.book.unfinished_start() is None
+
+    @property
+    def has_uncovered_speech(self) -> bool:
+        """Speech was reported that no transcript has covered."""
+        return bool(self._speech_starts)
+
+    def transcript(
+        self, leg: int, source: int, timeline: Timeline, message: Transcript, now: float
+    ) -> None:
+        """Takes a transcript of the current leg, or of one that says its last words."""
+        self._understood(self.book.transcript(leg, source, timeline, message, now))
+
+    def speech(self, timeline: Timeline, edge: SpeechEdge) -> None:
+        """Takes a speech event of the current leg."""
+        at = round(edge.time_s * SAMPLE_RATE)
+        position = timeline.start_position(at) if edge.is_start else timeline.end_position(at)
+        if position is None:
+            return
+        if not edge.is_start:
+            self._emit(SpeechEnded(position))
+            return
         self._speech_starts.append(position)
         if len(self._speech_starts) == 1:
             self._heard = max(self._heard, position)
-
-    def understood(self, position: int) -> None:
-        """A transcript reached so far; finals cover the speech that began before."""
-        self._heard = max(self._heard, position)
-        self._speech_starts = [start for start in self._speech_starts if start >= position]
-
-    def uncovered(self) -> bool:
-        """Whether speech was reported that no transcript has covered."""
-        return bool(self._speech_starts)
+        self._emit(SpeechStarted(position))
 
     def restart(self, position: int) -> None:
         """Another leg begins to hear, from here on."""
@@ -52,10 +77,14 @@ class Hearing:
             acknowledged: where the acknowledged audio ends.
         """
         wanted = min(acknowledged, self._unsettled_from(acknowledged))
-        return max(wanted, self._book.final_end_before(min(acknowledged, wanted + self._margin)))
+        return max(wanted, self.book.final_end_before(min(acknowledged, wanted + self._margin)))
+
+    def _understood(self, position: int) -> None:
+        self._heard = max(self._heard, position)
+        self._speech_starts = [start for start in self._speech_starts if start >= position]
 
     def _unsettled_from(self, acknowledged: int) -> int:
         oldest = min(self._heard, *self._speech_starts, acknowledged)
         since = max(oldest - self._margin, acknowledged - self._unheard)
-        unfinished = self._book.unfinished_start()
+        unfinished = self.book.unfinished_start()
         return since if unfinished is None else min(since, unfinished - self._margin)

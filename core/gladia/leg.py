@@ -18,11 +18,9 @@ from core.gladia.commands import (
     FetchResult,
     HttpOutcome,
     ReleaseSlot,
-    SendAudio,
     SendText,
 )
-from core.gladia.events import AudioLost, Event, PeerFault
-from core.gladia.ledger import Ledger
+from core.gladia.events import Event, PeerFault
 from core.gladia.legs import Input, State, after
 from core.gladia.limits import Limits
 from core.gladia.messages import (
@@ -33,9 +31,11 @@ from core.gladia.messages import (
     SessionCreated,
     decode_result,
 )
+from core.gladia.outbox import Outbox
 from core.gladia.refusals import AfterClose, Refusal, after_close, after_post
-from core.gladia.replay import Chunk, ReplayBuffer
+from core.gladia.replay import ReplayBuffer
 from core.gladia.resume import ResumePolicy
+from core.gladia.uplink import Uplink
 from core.retry import Backoff
 
 _POST_BACKOFF = Backoff(first_s=1.0, max_s=30.0)
@@ -47,19 +47,6 @@ _SENDING = frozenset({State.STREAMING, State.QUIET, State.PROBING})
 _OPEN = _SENDING | {State.STOPPING}
 _WITHOUT_SESSION = frozenset({State.QUEUED, State.POSTING, State.WAITING})
 _PAST = frozenset({State.RECONCILING, State.OVER, State.ENDED})
-
-
-class Outbox:
-    """Commands and events of all legs of one speaker, in order."""
-
-    def __init__(self) -> None:
-        self.commands: list[Command] = []
-        self.events: list[Event] = []
-        self._connections = 0
-
-    def next_connection(self) -> int:
-        self._connections += 1
-        return self._connections
 
 
 class Intent(Enum):
@@ -90,16 +77,12 @@ class Leg:
     ) -> None:
         self.number = number
         self.state = State.QUEUED
-        self.ledger = Ledger()
-        self.next_seq = next_seq
+        self.uplink = Uplink(buffer, next_seq, limits, outbox)
         self.session_id = ""
         self.connection: int | None = None
         self.created_at: float | None = None
         self.refusal: Refusal | None = None
         self.over_reason = ""
-        self.acknowledged_samples = 0
-        """Grows as Gladia confirms audio; the owner takes it for its usage count."""
-        self._buffer = buffer
         self._request = request
         self._limits = limits
         self._chance = chance
@@ -107,18 +90,13 @@ class Leg:
         self._may_replace = may_replace
         self._wants_result = wants_result
         self._resume = ResumePolicy(limits, chance)
-        self._in_flight_limit = round(limits.in_flight_s * 16_000)
         self._intent = Intent.RUN
         self._url = ""
         self._may_live_on = False
         self._stop_sent = False
         self._refusals = 0
         self._fetches = 0
-        self._refused_chunks: set[int] = set()
-        self._probe_allowance = 1
         self._wake_at: float | None = None
-        self._last_sent_at = 0.0
-        self._last_ack_at = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -133,22 +111,8 @@ class Leg:
     def is_recovered(self) -> bool:
         """Audio flows, or would if there were any."""
         if self.state is State.PROBING:
-            return not self.ledger.in_flight and not self.has_unsent
+            return not self.uplink.is_waiting and not self.uplink.has_unsent
         return self.state in _SENDING
-
-    @property
-    def has_unsent(self) -> bool:
-        return bool(self.ledger.resend) or self._buffer.pending(self.next_seq)
-
-    @property
-    def is_caught_up(self) -> bool:
-        """Everything that was given is with the server, as far as it said."""
-        return not self.has_unsent and self.ledger.is_settled
-
-    @property
-    def safe_seq(self) -> int:
-        """Chunks before this one need not be sent to this session again."""
-        return self.ledger.oldest_unsettled(self.next_seq)
 
     def begin(self) -> None:
         self._say(AcquireSlot(self.number))
@@ -173,27 +137,26 @@ class Leg:
         if self.state is not State.CONNECTING:
             return
         self._resume.connected(now)
-        self._last_sent_at = self._last_ack_at = now
-        self._probe_allowance = 1
+        self.uplink.connected(now)
         if self._intent is Intent.ORPHAN:
             self._stop(now)
             return
-        self._go(Input.REOPENED if self.ledger.is_probing else Input.OPENED)
+        self._go(Input.REOPENED if self.uplink.ledger.is_probing else Input.OPENED)
         self.pump(now)
 
     def connection_lost(self, closed: Closed, now: float) -> None:
         """The socket is gone, or never opened."""
         self.connection = None
-        failed_probe = self.state is State.PROBING and bool(self.ledger.in_flight)
+        failed_probe = self.state is State.PROBING and self.uplink.is_waiting
         in_good_order = self.state is State.STOPPING and closed.code == 1000  # noqa: PLR2004 - RFC 6455
-        if in_good_order and not self.ledger.is_probing:
-            self.acknowledged_samples += self.ledger.acknowledge_all()
+        if in_good_order:
+            self.uplink.ended_in_good_order()
         if self._intent is Intent.ORPHAN:
             self._end()
             return
         action = after_close(closed)
-        was_acknowledged = self.ledger.is_settled
-        self.ledger.connection_lost()
+        was_acknowledged = self.uplink.ledger.is_settled
+        self.uplink.ledger.connection_lost()
         is_gone = action in {AfterClose.ENDED, AfterClose.NEW_SESSION}
         if in_good_order or (is_gone and self._stop_sent and was_acknowledged):
             self._closed(now)
@@ -214,17 +177,16 @@ class Leg:
         """The server confirmed, or refused, audio."""
         if not self.is_open:
             return
-        self._last_ack_at = now
         if not ack.accepted:
-            self._chunk_refused(now)
+            if self.uplink.refused(now):
+                self.pump(now)
+            else:
+                self._drop("chunk refused", now)
             return
         self._resume.acknowledged()
-        if self.ledger.is_probing and not self._probed(ack, now):
+        if self.uplink.ledger.is_probing and not self._probed(ack, now):
             return
-        newly, is_believable = self.ledger.acknowledge(ack)
-        self.acknowledged_samples += newly
-        if not is_believable:
-            self._tell(PeerFault("ack_beyond_sent"))
+        self.uplink.acknowledged(ack, now)
         self.pump(now)
 
     def heard(self, now: float) -> None:
@@ -254,19 +216,20 @@ class Leg:
         """Sends what may be sent."""
         if self.state not in _SENDING:
             return
-        while (chunk := self._next_chunk()) is not None and self._may_send(chunk):
-            self._send(chunk, now)
-        if self._intent is Intent.FINISH and not self.has_unsent:
-            if self.state is State.PROBING and self.ledger.in_flight:
+        assert self.connection is not None
+        if self.uplink.send(self.connection, now) and self.state is State.QUIET:
+            self._go(Input.AUDIO)
+        if self._intent is Intent.FINISH and not self.uplink.has_unsent:
+            if self.state is State.PROBING and self.uplink.is_waiting:
                 return
             self._stop(now)
 
     def finish(self, now: float) -> None:
         """No more audio will come: send the rest, stop, and wait for the last words."""
         self._intent = Intent.FINISH
-        if self.state in {State.QUEUED, State.WAITING} and not self.has_unsent:
+        if self.state in {State.QUEUED, State.WAITING} and not self.uplink.has_unsent:
             self._end()
-        elif self.state is State.POSTING and not self.has_unsent:
+        elif self.state is State.POSTING and not self.uplink.has_unsent:
             self._intent = Intent.ORPHAN
         else:
             self.pump(now)
@@ -297,12 +260,11 @@ class Leg:
 
     def deadline(self) -> float | None:
         if self.state in _SENDING:
-            if self.ledger.in_flight:
-                due = self._ack_due()
-                if self.state is State.PROBING:
-                    return min(due, self._probe_due())
-                return due
-            return self._last_sent_at + self._limits.keepalive_s
+            if not self.uplink.is_waiting:
+                return self.uplink.last_sent_at + self._limits.keepalive_s
+            nudge_due = self.uplink.nudge_due()
+            due = self.uplink.ack_due()
+            return due if nudge_due is None else min(due, nudge_due)
         return self._wake_at
 
     def handle_deadline(self, now: float) -> None:
@@ -364,82 +326,30 @@ class Leg:
         self._wake_at = now + _HTTP_PATIENCE_S
 
     def _probed(self, ack: AudioAck, now: float) -> bool:
-        """Learns from a first acknowledgement what the server holds; False: it is of no use."""
-        if not self.ledger.in_flight:
+        """Takes a connection's first acknowledgement; False: nothing else is to be done."""
+        if not self.uplink.is_waiting:
             return False
-        point = self.ledger.resume_point(ack)
-        if not point.is_certain and self._may_replace(now):
+        if not self.uplink.probed(ack, lambda: self._may_replace(now)):
             self._lost("counters_unclear")
             return False
-        for start, end in self.ledger.resume_at(point, ack):
-            self._tell(AudioLost(start, end, "provider_lost"))
         self._resume.probed()
         if self.state is State.PROBING:
             self._go(Input.PROBED)
         return True
 
-    def _chunk_refused(self, now: float) -> None:
-        """A refused chunk is sent once more; refused again, the connection is not trusted."""
-        self._tell(PeerFault("chunk_refused"))
-        seq = None if self.ledger.is_probing else self.ledger.reject_oldest()
-        if seq is None or seq in self._refused_chunks:
-            self._drop("chunk refused", now)
-            return
-        self._refused_chunks.add(seq)
-        self.pump(now)
-
-    def _next_chunk(self) -> Chunk | None:
-        resend = self.ledger.resend
-        while resend:
-            chunk = self._buffer.get(resend[0])
-            if chunk is not None:
-                return chunk
-            resend.popleft()
-        self.next_seq = max(self.next_seq, self._buffer.first_seq)
-        return self._buffer.get(self.next_seq)
-
-    def _may_send(self, chunk: Chunk) -> bool:
-        if self.state is State.PROBING:
-            return len(self.ledger.in_flight) < self._probe_allowance
-        return self.ledger.in_flight_samples + chunk.samples <= self._in_flight_limit
-
-    def _send(self, chunk: Chunk, now: float) -> None:
-        if self.ledger.resend:
-            self.ledger.resend.popleft()
-        else:
-            self.next_seq += 1
-        pcm = self._buffer.pcm(chunk)
-        if pcm is None:
-            self._tell(AudioLost(chunk.position, chunk.end_position, "buffer_full"))
-            return
-        assert self.connection is not None
-        self.ledger.sent(chunk, now)
-        self._say(SendAudio(self.connection, pcm))
-        self._last_sent_at = now
-        if self.state is State.QUIET:
-            self._go(Input.AUDIO)
-
     def _sending_deadline(self, now: float) -> None:
-        if self.ledger.in_flight:
-            if now >= self._ack_due():
-                self._tell(PeerFault("ack_timeout"))
-                self._drop("no acknowledgement", now)
-            else:
-                self._probe_allowance += 1
-                self.pump(now)
-        else:
-            assert self.connection is not None
+        assert self.connection is not None
+        if not self.uplink.is_waiting:
             self._say(SendText(self.connection, KEEP_ALIVE))
-            self._last_sent_at = now
+            self.uplink.last_sent_at = now
             if self.state is not State.PROBING:
                 self._go(Input.IDLE)
-
-    def _ack_due(self) -> float:
-        oldest = self.ledger.in_flight[0].sent_at
-        return max(oldest, self._last_ack_at) + self._limits.ack_timeout_s
-
-    def _probe_due(self) -> float:
-        return self._last_sent_at + self._limits.probe_timeout_s
+        elif now >= self.uplink.ack_due():
+            self._tell(PeerFault("ack_timeout"))
+            self._drop("no acknowledgement", now)
+        else:
+            self.uplink.nudge()
+            self.pump(now)
 
     def _stop(self, now: float) -> None:
         assert self.connection is not None
@@ -452,7 +362,7 @@ class Leg:
         """Hangs up a connection that is of no use."""
         if self.connection is not None:
             self._say(Disconnect(self.connection))
-        if self.state is State.STOPPING and self.ledger.is_settled:
+        if self.state is State.STOPPING and self.uplink.ledger.is_settled:
             self.connection = None
             self._closed(now)
             return

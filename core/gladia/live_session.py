@@ -23,26 +23,24 @@ and does not stop the current one.
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from core.audio import SAMPLE_RATE, samples, seconds
+from core.audio import samples, seconds
 from core.gladia.commands import Closed, Command, HttpOutcome, ReleaseSlot
 from core.gladia.events import (
     Event,
     PeerFault,
-    SpeechEnded,
-    SpeechStarted,
     StateChanged,
     Usage,
 )
 from core.gladia.hearing import Hearing
 from core.gladia.intake import Intake
-from core.gladia.leg import Leg, Outbox
+from core.gladia.leg import Leg
 from core.gladia.legs import State as LegState
 from core.gladia.limits import Limits
 from core.gladia.messages import AudioAck, Notice, SpeechEdge, Transcript, Translation, decode
 from core.gladia.options import GladiaOptions
-from core.gladia.outlook import outlook
+from core.gladia.outbox import Outbox
+from core.gladia.outlook import LOST, UNSTABLE, Replacements, outlook
 from core.gladia.replay import Spill
-from core.gladia.utterances import UtteranceBook
 
 _UNASKED_REASONS = frozenset({"rotation"})
 
@@ -80,16 +78,15 @@ class LiveSession:
         emit = self._outbox.events.append
         self._intake = Intake(self._limits, spill, emit, self._safe_seq)
         self._buffer = self._intake.buffer
-        self._book = UtteranceBook(utterance_prefix, options, self._limits.final_grace_s, emit)
-        self._hearing = Hearing(self._limits, self._book)
+        self._hearing = Hearing(utterance_prefix, options, self._limits, emit)
+        self._book = self._hearing.book
         self._legs: dict[int, Leg] = {}
         self._current: Leg | None = None
         self._leg_count = 0
         self._cursor = 0
         self._idle_at: float | None = None
         self._stopping = False
-        self._replaced_at: list[float] = []
-        self._blocked_until: float | None = None
+        self._replacements = Replacements(self._limits)
         self._begun_at = 0.0
         self._unused_samples = 0
         self._state = StateChanged("idle")
@@ -185,7 +182,7 @@ class LiveSession:
     def result_fetched(self, leg: int, outcome: HttpOutcome, now: float) -> None:
         if (asker := self._legs.get(leg)) is not None:
             utterances = asker.result_fetched(outcome, now)
-            self._book.result(leg, asker.ledger.timeline, utterances)
+            self._book.result(leg, asker.uplink.ledger.timeline, utterances)
             self._advance(now)
 
     def receive_message(self, connection: int, text: str, now: float) -> None:
@@ -202,7 +199,8 @@ class LiveSession:
             case Transcript() as transcript:
                 self._transcript(leg, transcript, now)
             case SpeechEdge() as edge:
-                self._speech_edge(leg, edge)
+                if leg is self._current:
+                    self._hearing.speech(leg.uplink.ledger.timeline, edge)
             case Translation() as translation:
                 self._book.translation(leg.number, translation)
             case Notice():
@@ -221,7 +219,7 @@ class LiveSession:
         waits += [
             self._intake.deadline(),
             self._idle_at if self._current is not None else None,
-            self._blocked_until,
+            self._replacements.blocked_until,
             self._rotation_due(),
             self._book.deadline() if self._may_expire() else None,
         ]
@@ -234,8 +232,7 @@ class LiveSession:
         for leg in [*self._legs.values()]:
             leg.handle_deadline(now)
         self._intake.handle_deadline(now)
-        if self._blocked_until is not None and now >= self._blocked_until:
-            self._blocked_until = None
+        self._replacements.handle_deadline(now)
         rotation = self._rotation_due()
         if rotation is not None and now >= rotation and self._current is not None:
             self._current.give_up("rotation")
@@ -257,19 +254,19 @@ class LiveSession:
     # Audio.
 
     def _safe_seq(self) -> int:
-        return self._cursor if self._current is None else self._current.safe_seq
+        return self._cursor if self._current is None else self._current.uplink.safe_seq
 
     def _release(self, leg: Leg) -> None:
         if leg is not self._current:
             return
-        acknowledged = leg.ledger.acknowledged_position
+        acknowledged = leg.uplink.ledger.acknowledged_position
         if acknowledged is not None:
-            self._buffer.release(self._hearing.keep_from(acknowledged), leg.safe_seq)
-            leg.ledger.forget(self._buffer.first_seq)
+            self._buffer.release(self._hearing.keep_from(acknowledged), leg.uplink.safe_seq)
+            leg.uplink.ledger.forget(self._buffer.first_seq)
 
     def _count_usage(self, leg: Leg) -> None:
-        self._unused_samples += leg.acknowledged_samples
-        leg.acknowledged_samples = 0
+        self._unused_samples += leg.uplink.acknowledged_samples
+        leg.uplink.acknowledged_samples = 0
         if self._unused_samples >= samples(self._limits.usage_s):
             self._report_usage()
 
@@ -281,31 +278,17 @@ class LiveSession:
     # Text.
 
     def _transcript(self, leg: Leg, transcript: Transcript, now: float) -> None:
-        timeline = leg.ledger.timeline
-        is_current = leg is self._current
-        if not is_current and leg.is_abandoned:
+        timeline = leg.uplink.ledger.timeline
+        if leg.is_abandoned:
             self._book.late_transcript(leg.number, timeline, transcript)
             return
         source = leg.connection or 0
-        heard = self._book.transcript(leg.number, source, timeline, transcript, now)
-        if is_current:
-            self._hearing.understood(heard)
-
-    def _speech_edge(self, leg: Leg, edge: SpeechEdge) -> None:
-        at = round(edge.time_s * SAMPLE_RATE)
-        timeline = leg.ledger.timeline
-        position = timeline.start_position(at) if edge.is_start else timeline.end_position(at)
-        if leg is not self._current or position is None:
-            return
-        if edge.is_start:
-            self._hearing.speech_started(position)
-            self._outbox.events.append(SpeechStarted(position))
-        else:
-            self._outbox.events.append(SpeechEnded(position))
+        self._hearing.transcript(leg.number, source, timeline, transcript, now)
 
     def _wants_result(self, leg: int) -> bool:
         is_current = self._current is not None and self._current.number == leg
-        return self._book.is_missing_from(leg) or (is_current and self._hearing.uncovered())
+        has_gaps = is_current and self._hearing.has_uncovered_speech
+        return has_gaps or self._book.is_missing_from(leg)
 
     # Legs.
 
@@ -322,7 +305,7 @@ class LiveSession:
             if leg is not self._current:
                 self._bury(leg, now)
         has_audio = self._buffer.pending(self._cursor)
-        if self._current is None and self._blocked_until is None and has_audio:
+        if self._current is None and self._replacements.blocked_until is None and has_audio:
             self._open_leg(now)
         if self._stopping and not self._legs and not has_audio and not self.finished:
             self._book.finish()
@@ -341,7 +324,7 @@ class LiveSession:
             limits=self._limits,
             chance=self._chance,
             outbox=self._outbox,
-            may_replace=self._may_replace,
+            may_replace=self._replacements.may,
             wants_result=self._wants_result,
         )
         self._legs[leg.number] = self._current = leg
@@ -358,7 +341,7 @@ class LiveSession:
         elif leg.state is LegState.ENDED:
             self._set_aside(leg)
             if self._buffer.pending(self._cursor):
-                self._note_replacement(now)
+                self._replacements.note(now)
         elif self._stopping and leg.refusal is not None and leg.refusal.is_permanent:
             self.abort(now)
         elif self._idle_at is not None and not self._stopping:
@@ -367,27 +350,27 @@ class LiveSession:
     def _review_idle(self, leg: Leg, now: float) -> None:
         """Nobody speaks: is it time to close, or to exchange, the session?"""
         assert self._idle_at is not None
-        is_quiet = self._book.unfinished_start() is None
+        is_quiet = self._hearing.is_quiet
         age = 0.0 if leg.created_at is None else now - leg.created_at
-        if leg.is_recovered and leg.is_caught_up:
+        if leg.is_recovered and leg.uplink.is_caught_up:
             if now >= self._idle_at or (is_quiet and age >= self._limits.rotate_after_s):
                 self._set_aside(leg)
                 leg.finish(now)
         elif now >= self._idle_at:
-            if is_quiet and leg.is_caught_up:
+            if is_quiet and leg.uplink.is_caught_up:
                 self._set_aside(leg)
                 leg.abandon(now)
             else:
                 self._idle_at = now + self._limits.ack_timeout_s
 
     def _set_aside(self, leg: Leg) -> None:
-        self._cursor = leg.safe_seq
+        self._cursor = leg.uplink.safe_seq
         self._current = None
 
     def _replace(self, leg: Leg, now: float) -> None:
         """The session is lost: the next one hears again what was not understood."""
-        self._cursor = leg.safe_seq
-        acknowledged = leg.ledger.acknowledged_position
+        self._cursor = leg.uplink.safe_seq
+        acknowledged = leg.uplink.ledger.acknowledged_position
         if acknowledged is not None:
             start = self._hearing.replay_from(acknowledged)
             first = self._intake.wanted_again(start, acknowledged, now)
@@ -398,18 +381,8 @@ class LiveSession:
         self._outbox.events.append(PeerFault("session_replaced", leg.over_reason))
         if leg.over_reason in _UNASKED_REASONS:
             return
-        self._set_state(StateChanged("reconnecting", "connection_lost"), now)
-        self._note_replacement(now)
-
-    def _note_replacement(self, now: float) -> None:
-        if not self._may_replace(now):
-            self._blocked_until = now + self._limits.degraded_retry_s
-        self._replaced_at.append(now)
-
-    def _may_replace(self, now: float) -> bool:
-        since = now - self._limits.new_sessions_per_s
-        self._replaced_at = [at for at in self._replaced_at if at > since]
-        return len(self._replaced_at) < self._limits.new_sessions
+        self._set_state(LOST, now)
+        self._replacements.note(now)
 
     def _bury(self, leg: Leg, now: float) -> None:
         if leg.state is LegState.OVER:
@@ -433,7 +406,7 @@ class LiveSession:
 
     def _may_expire(self) -> bool:
         return self._current is None or (
-            self._current.is_recovered and not self._current.has_unsent
+            self._current.is_recovered and not self._current.uplink.has_unsent
         )
 
     # State.
@@ -453,8 +426,8 @@ class LiveSession:
         elif leg is not None:
             waited_s = now - self._begun_at
             state = outlook(leg, waited_s, self._limits.queue_notice_s)
-        elif self._blocked_until is not None:
-            state = StateChanged("failed", "gladia_unstable")
+        elif self._replacements.blocked_until is not None:
+            state = UNSTABLE
         if state is not None:
             self._set_state(state, now)
 
