@@ -64,7 +64,7 @@ def admit(who: Who, caller: Caller) -> None:
         case Who.USER:
             allowed = caller.is_open or caller.user is not None
         case Who.READER:
-            allowed = caller.is_known or caller.guest is not None
+            allowed = caller.is_open or caller.is_known or caller.guest is not None
         case Who.MEMBER:
             allowed = caller.is_open or caller.user is not None
         case Who.SEAT:

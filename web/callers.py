@@ -70,7 +70,8 @@ class Caller:
 
     @property
     def is_known(self) -> bool:
-        return self.is_open or self.is_service or self.user is not None or self.seat is not None
+        """Whether a credential says who this is."""
+        return self.is_service or self.user is not None or self.seat is not None
 
     @property
     def key(self) -> str:

@@ -156,9 +156,7 @@ async def _summary(call: Call[NoQuery, None]) -> SummaryView:
     if stored is None:
         if call.services.recaps is None:
             raise no_insights()
-        raise Problem(
-            503, "summary_pending", "no summary is written yet: POST asks for one", retry_after(30)
-        )
+        raise Problem(404, "no_summary", "no summary is written yet: POST asks for one")
     parts = stored.recap or {"summary": [], "decisions": [], "actionItems": []}
     state: Literal["pending", "done", "failed"] = (
         "done" if stored.state == "done" else "failed" if stored.state == "failed" else "pending"

@@ -116,7 +116,7 @@ async def _display_name(call: Call[TokenQuery, None], guest: Guest) -> str:
             return name
     name = (call.query.name or "").strip() or guest.name
     if not name:
-        raise Problem(400, "name_required", "say who you are: ?name=")
+        raise Problem(409, "name_required", "say who you are: ?name=")
     return name
 
 

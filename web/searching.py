@@ -2,16 +2,19 @@
 
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field
 
 from db import search
 from web.access import Who
 from web.call import Call
-from web.problems import Problem
+from web.cursors import cursor_of, place_of
 from web.route import AnyRoute, Line, Model, Route
 from web.transcripts import SegmentView, view
 
+_NO_ROW = UUID(int=0)
+"""Hits are paged by time alone: two speakers at the same microsecond are not worth more."""
 Words = Annotated[Line, Field(min_length=1, max_length=200)]
 
 
@@ -21,6 +24,8 @@ class SessionSearchQuery(Model):
     q: Words
     """Words; "a phrase", OR and -without are understood. Inflections match where we know how."""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Annotated[Line, Field(max_length=100)] | None = None
+    """`nextCursor` of the page before."""
 
 
 class SearchQuery(SessionSearchQuery):
@@ -28,8 +33,6 @@ class SearchQuery(SessionSearchQuery):
 
     space_id: Annotated[Line, Field(max_length=64)] | None = None
     """Id or slug of one space; absent: all of yours."""
-    before: Annotated[Line, Field(max_length=40)] | None = None
-    """Only what was spoken before this time (ISO 8601 with a zone), to page on."""
 
 
 class HitView(Model):
@@ -46,11 +49,14 @@ class HitList(Model):
     """What was found, newest speech first."""
 
     hits: list[HitView]
+    next_cursor: str | None
+    """Give it back as `cursor` for what was said before; null on the last page."""
 
 
 async def in_session(call: Call[SessionSearchQuery, None]) -> HitList:
     scope = search.Scope(sees_all=False, user_id=None, session=call.session.id)
-    return await _found(call, call.query, scope, None)
+    before = None if call.query.cursor is None else place_of(call.query.cursor)[0]
+    return await _found(call, call.query, scope, before)
 
 
 async def everywhere(call: Call[SearchQuery, None]) -> HitList:
@@ -61,7 +67,8 @@ async def everywhere(call: Call[SearchQuery, None]) -> HitList:
         space_slugs=tuple(user.spaces) if user else (),
         space=call.query.space_id,
     )
-    return await _found(call, call.query, scope, _time(call.query.before))
+    before = None if call.query.cursor is None else place_of(call.query.cursor)[0]
+    return await _found(call, call.query, scope, before)
 
 
 async def _found(
@@ -71,25 +78,16 @@ async def _found(
     before: datetime | None,
 ) -> HitList:
     async with call.connection() as conn:
-        hits = await search.search(conn, query.q, scope, limit=query.limit, before=before)
+        hits = await search.search(conn, query.q, scope, limit=query.limit + 1, before=before)
+    shown = hits[: query.limit]
+    last = shown[-1].stored.segment if len(hits) > query.limit else None
     return HitList(
         hits=[
             HitView(slug=h.slug, title=h.title, headline=h.headline, segment=view(h.stored))
-            for h in hits
-        ]
+            for h in shown
+        ],
+        next_cursor=None if last is None else cursor_of(last.started_at, _NO_ROW),
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise Problem(400, "invalid_parameter", "before: a time in ISO 8601 with a zone")
-    return at
 
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -102,6 +100,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         tag="search",
         query=SessionSearchQuery,
         answer=HitList,
+        refusals=frozenset({404}),
     ),
     Route(
         method="GET",
@@ -112,5 +111,6 @@ ROUTES: tuple[AnyRoute, ...] = (
         tag="search",
         query=SearchQuery,
         answer=HitList,
+        refusals=frozenset({404}),
     ),
 )

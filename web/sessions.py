@@ -1,7 +1,5 @@
 """Sessions over HTTP: create, list, read, change, end, delete."""
 
-import base64
-import binascii
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -17,6 +15,7 @@ from db.sessions import SessionFilter, SessionRow
 from web.access import Who, is_member, is_reader
 from web.call import Call
 from web.callers import Caller, profile
+from web.cursors import cursor_of, place_of
 from web.limits import WRITES
 from web.problems import Problem
 from web.route import AnyRoute, LaxModel, Line, Model, NoQuery, Route
@@ -84,7 +83,8 @@ class ListQuery(Model):
     space_id: Annotated[str, Field(max_length=64, pattern=r"^[^\u0000]*$")] | None = None
     """Id or slug of a space."""
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    cursor: Annotated[str, Field(max_length=100)] | None = None
+    cursor: Annotated[Line, Field(max_length=100)] | None = None
+    """`nextCursor` of the page before."""
 
 
 class Success(Model):
@@ -113,12 +113,12 @@ async def list_sessions(call: Call[ListQuery, None]) -> SessionList:
         space=query.space_id,
         status=None if query.status is None else "ended" if query.status == "ENDED" else "active",
         q=query.q,
-        before=None if query.cursor is None else _place(query.cursor),
+        before=None if query.cursor is None else place_of(query.cursor),
     )
     async with call.connection() as conn:
         rows = await sessions.page(conn, wanted, query.limit + 1)
     shown = rows[: query.limit]
-    cursor = _cursor(shown[-1]) if len(rows) > query.limit else None
+    cursor = cursor_of(shown[-1].created_at, shown[-1].id) if len(rows) > query.limit else None
     return SessionList(sessions=[view(row, call.caller) for row in shown], next_cursor=cursor)
 
 
@@ -219,23 +219,6 @@ async def _home(conn: Connection, caller: Caller, wanted: str | None) -> UUID:
     raise NotFound("no such space")
 
 
-def _cursor(row: SessionRow) -> str:
-    text = f"{row.created_at.isoformat()}|{row.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _place(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        at, _, row_id = base64.b64decode(padded, "-_", validate=True).decode().partition("|")
-        place = datetime.fromisoformat(at), UUID(row_id)
-    except (ValueError, binascii.Error) as exc:
-        raise Problem(400, "invalid_parameter", "cursor: not one of ours") from exc
-    if place[0].tzinfo is None:
-        raise Problem(400, "invalid_parameter", "cursor: not one of ours")
-    return place
-
-
 ROUTES: tuple[AnyRoute, ...] = (
     Route(
         method="POST",
@@ -259,6 +242,7 @@ ROUTES: tuple[AnyRoute, ...] = (
         tag="sessions",
         query=ListQuery,
         answer=SessionList,
+        refusals=frozenset({404}),
         has_etag=True,
     ),
     Route(

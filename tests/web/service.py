@@ -1,6 +1,7 @@
 """The web service of a test: uvicorn on a free port, in the test's own loop."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ SECRET = "an-auth-secret-of-more-than-32-characters"
 SERVICE_SECRET = "a-service-secret-for-the-ingest-process"
 
 
+_TLS = ssl.create_default_context()
+"""Made once: it takes longer than a request."""
+
+
 @dataclass(slots=True)
 class Running:
     """A service that answers on `url`."""
@@ -34,7 +39,7 @@ class Running:
     def client(self, bearer: str | None = None) -> httpx.AsyncClient:
         """A client with a cookie jar of its own; close it."""
         headers = {"authorization": f"Bearer {bearer}"} if bearer is not None else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10, verify=_TLS)
 
 
 def settings_of(database_url: str, **variables: str) -> WebSettings:
@@ -60,7 +65,7 @@ async def serving(settings: WebSettings, engines: Engines | None = None) -> Asyn
         async with asyncio.timeout(10):
             await service.server.is_up.wait()
         url = f"http://127.0.0.1:{service.server.port}"
-        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=10, verify=_TLS) as http:
             yield Running(service, url, http)
         service.stop()
 

@@ -1,21 +1,14 @@
 """Sessions, joining and reading over HTTP."""
 
 import re
-from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import jwt
 import pytest
 from livekit import api
 
-from core.ids import Identity, Slug, UtteranceId
-from core.transcript import Segment
-from db import store
-from db.records import ParticipantRecord, SegmentRecord, SessionRecord
 from dev.livekit import LiveKitServer
+from tests.web.lines import segment, stored
 from tests.web.service import LIVEKIT_SECRET, Running, bearer, serving, settings_of
-
-START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 
 
 async def created(web: Running, **body: object) -> str:
@@ -96,7 +89,7 @@ async def test_a_reload_keeps_its_identity_and_nobody_else_gets_it(web: Running)
 async def test_a_guest_without_a_name_is_told_so(web: Running) -> None:
     slug = await created(web)
     answer = await web.http.get(f"/api/sessions/{slug}/token", params={"name": "  "})
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert answer.json()["error"]["code"] == "name_required"
 
 
@@ -126,39 +119,6 @@ async def test_unknown_parameters_are_named(web: Running) -> None:
         "code": "unknown_parameter",
         "message": "unknown query parameter: limmit",
     }
-
-
-def segment(slug: str, number: int, **values: object) -> Segment:
-    at = START + timedelta(seconds=10 * number)
-    fields: dict[str, object] = {
-        "slug": Slug(slug),
-        "utterance_id": UtteranceId(f"u{number}"),
-        "rev": 1,
-        "is_final": True,
-        "text": f"line {number}",
-        "identity": Identity("guest-ann"),
-        "name": "Ann",
-        "started_at": at,
-        "ended_at": at + timedelta(seconds=4),
-        "language": "en",
-    }
-    return Segment(**(fields | values))  # type: ignore[arg-type]  # test values
-
-
-async def stored(database_url: str, slug: str, *segments: Segment) -> None:
-    conn = await asyncpg.connect(database_url)
-    joined = ParticipantRecord(
-        slug=Slug(slug),
-        identity=Identity("guest-ann"),
-        name="Ann",
-        kind="standard",
-        user_id=None,
-        joined_at=START,
-        left_at=None,
-    )
-    session = SessionRecord(slug=Slug(slug), room_sid="RM_1", started_at=START)
-    await store.apply(conn, [session, joined, *map(SegmentRecord, segments)])
-    await conn.close()
 
 
 async def test_a_transcript_is_read_page_by_page_and_caught_up(
