@@ -11,8 +11,9 @@ from time import monotonic
 from core.source_clock import SourceClock
 
 LATENCY_S = 0.08
-"""From a microphone to our frame at best: 20 ms Opus, 40 ms jitter buffer, resampling, and the
-wait for a frame to fill; measured in docs/cost.md, section "Time stamps"."""
+"""From a microphone to our frame: 20 ms Opus, network, jitter buffer, resampling. Measured 40 to
+80 ms on one machine (tests/live/test_speaker.py), where stamps come out up to 45 ms early; over
+the internet the jitter buffer is longer, and they come out that much late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
