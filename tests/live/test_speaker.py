@@ -141,7 +141,6 @@ def check_times(heard: Heard, recording: Recording, said: Said) -> None:
         if number in truth
     }
     assert errors
-    print(sorted(round(e * 1000) for e in errors.values()))
     assert max(abs(error) for error in errors.values()) < TIME_ERROR_S, errors
 
 
