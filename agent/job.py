@@ -207,15 +207,15 @@ class RoomJob:
 
 
 _FINAL: Final = {True: "final", False: "interim"}
-_JOB: Final = "roomscribe.job"
-_BOOT: Final = "roomscribe.boot"
+JOB: Final = "roomscribe.job"
+BOOT: Final = "roomscribe.boot"
 
 
 def prewarm(boot: Boot, process: JobProcess) -> None:
     """Called in each job process before it gets a room."""
     if process.executor_type is JobExecutorType.PROCESS:
         from agent import job_process  # noqa: F401 - no-op where the forkserver imported it
-    process.userdata[_BOOT] = boot
+    process.userdata[BOOT] = boot
     make_vad(boot.settings.vad_backend)
 
 
@@ -223,13 +223,13 @@ async def entry(ctx: JobContext) -> None:
     """Called with the room; returns as soon as the room runs."""
     ctx.init_recording(RecordingOptions(audio=False, traces=False, logs=False, transcript=False))
     ctx.log_context_fields = {"room": ctx.job.room.name, "job_id": ctx.job.id}
-    job = RoomJob(ctx, ctx.proc.userdata[_BOOT])
-    ctx.proc.userdata[_JOB] = job
+    job = RoomJob(ctx, ctx.proc.userdata[BOOT])
+    ctx.proc.userdata[JOB] = job
     await job.start()
 
 
 async def finish(ctx: JobContext) -> None:
     """Called at the end, connected unless LiveKit ended the room."""
-    job = ctx.proc.userdata.pop(_JOB, None)
+    job = ctx.proc.userdata.pop(JOB, None)
     if job is not None:
         await job.finish()

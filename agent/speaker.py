@@ -90,7 +90,9 @@ class Speaker:
     def attach(self, track: rtc.RemoteAudioTrack, publication: rtc.RemoteTrackPublication) -> None:
         """Listens to a track from now on; again for the same track does nothing."""
         sid = TrackSid(publication.sid)
-        if self._drained.is_set() or any(one.track_sid == sid for one in self._channels):
+        # After the bot's own full reconnect the same track comes again under the same SID.
+        heard = any(one.track_sid == sid and one.track is not None for one in self._channels)
+        if self._drained.is_set() or heard:
             return
         channel = next((one for one in self._channels if one.track is None), None)
         if channel is None:
