@@ -30,6 +30,8 @@ TICK_SAMPLES: Final = int(RATE_HZ * TICK_S)
 RECONNECT_S: Final = 30.0
 PROTOBUF: Final = "application/protobuf"
 _MAX_BUFFER_BYTES: Final = 2 * RATE_HZ
+_JITTER_BYTES: Final = 2 * RATE_HZ // 5
+"""200 ms are gathered before a track is played."""
 _ENCODER: Final = (
     *("-nostdin", "-loglevel", "error", "-f", "s16le", "-ar", str(RATE_HZ), "-ac", "1"),
     *("-i", "pipe:0", "-c:a", "aac", "-ar", "16000", "-ac", "2", "-b:a", "48k"),
@@ -48,16 +50,22 @@ class Ear:
         self._only = only_track
         self._buffers: dict[str, bytearray] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
+        self._filling: set[str] = set()
+        """Tracks whose buffer ran empty; they wait until it is filled again."""
         self.room.on("track_subscribed", self._subscribed)
         self.room.on("track_unsubscribed", self._unsubscribed)
 
     def take(self) -> Pcm:
         """The next 10 ms of everybody; silence where nobody sent enough."""
         mix = np.zeros(TICK_SAMPLES, np.int32)
-        for buffer in self._buffers.values():
-            size = min(len(buffer) // 2, TICK_SAMPLES)
-            mix[:size] += np.frombuffer(bytes(buffer[: size * 2]), np.int16)
-            del buffer[: size * 2]
+        for sid, buffer in self._buffers.items():
+            if len(buffer) < 2 * TICK_SAMPLES:
+                self._filling.add(sid)
+            if sid in self._filling and len(buffer) < _JITTER_BYTES:
+                continue
+            self._filling.discard(sid)
+            mix += np.frombuffer(bytes(buffer[: 2 * TICK_SAMPLES]), np.int16)
+            del buffer[: 2 * TICK_SAMPLES]
         return np.clip(mix, -32768, 32767).astype(np.int16)
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from agent.ingest.doors import Port, Status, Tracks
 from agent.ingest.egress import EgressControl, Roster, fault_of
 from agent.ingest.holds import Holds
-from agent.ingest.room import IngestContext, IngestRoom, Publish, TrackFeed
+from agent.ingest.room import DRAIN_S, IngestContext, IngestRoom, Publish, TrackFeed
 from agent.ingest.settings import IngestSettings
 from agent.supervise import contain, supervise
 from core.egress_key import EgressKeys
@@ -39,6 +39,8 @@ KEEP_S: Final = 30.0
 """A room waits so long for a publisher that went without a goodbye."""
 TAIL_S: Final[Mapping[Kind, float]] = {"composite": 1.5, "tracks": 4.0}
 """After a bot took over, sound from before is still on its way to us for so long."""
+SHUTDOWN_S: Final = 5.0
+"""For last finals when this process ends."""
 KEY_TTL_S: Final = 24 * 3600.0
 _KINDS: Final[Mapping[Kind, LeaseKind]] = {"composite": "rtmp", "tracks": "track"}
 
@@ -76,9 +78,9 @@ class Ingest:
             settings: addresses and times.
             control: LiveKit.
             database: leases and sessions.
-            keys: mints and reads the keys in the addresses.
+            keys: for the addresses.
             context: shared parts of the rooms.
-            holder: names this process in the lease table; unique.
+            holder: unique name of this process in the lease table.
         """
         self._settings = settings
         self._control = control
@@ -158,6 +160,13 @@ class Ingest:
         entry = self._entries.get(slug)
         if entry is not None and entry.room is not None:
             entry.room.report(identity, speaking=speaking)
+
+    def egress_over(self, slug: Slug, egress_id: str) -> None:
+        """LiveKit says by webhook that an egress has ended; a hint, its list decides."""
+        entry = self._entries.get(slug)
+        if entry is not None:
+            entry.failover.ended(egress_id, monotonic())
+            self._wake.set()
 
     # Life
 
@@ -265,9 +274,7 @@ class Ingest:
             if slug not in self._peopled and not entry.failover.wanted:
                 del self._entries[slug]
             return
-        heard = room.last_heard_at
-        if heard is not None:
-            entry.idle_since = max(entry.idle_since, heard)
+        entry.idle_since = max(entry.idle_since, room.last_heard_at or entry.idle_since)
         if entry.close_at is None:
             idle = now - entry.idle_since >= KEEP_S and not entry.failover.wanted
             if bot:
@@ -334,7 +341,7 @@ class Ingest:
 
     async def _finish(self, slug: Slug, room: IngestRoom) -> None:
         """The last words of a room, and its lease."""
-        await room.drain()
+        await room.drain(SHUTDOWN_S if self._stopping else DRAIN_S)
         await self._holds.give_back(slug)
 
     async def _revoke(self, slug: Slug, reason: str) -> None:
@@ -344,13 +351,11 @@ class Ingest:
         if self.tracks is not None:
             await self.tracks.evict(slug)
 
-    # Small things
-
     def _tell(self, slug: Slug, reason: str) -> None:
         room = self._entry(slug).room
         if room is not None:
-            known = {"unauthorized": "livekit_unauthorized"}
-            room.complain(known.get(reason, "egress_unavailable"))
+            denied = reason == "unauthorized"
+            room.complain("livekit_unauthorized" if denied else "egress_unavailable")
 
     async def _opens(self, slug: str, token: str, track_sid: str | None) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from core.env import Env
@@ -94,6 +94,10 @@ class IngestSettings:
                 env.problem(f"{name} must contain {{key}}")
         env.check()
         return settings
+
+    def without_web_server(self) -> "IngestSettings":
+        """The same for `REALTIME_BROADCAST_MODE=direct`: lines go to the bus."""
+        return replace(self, ws_server_url="")
 
     def rtmp_url(self, slug: str, token: str, port: int) -> str:
         """Where Egress pushes the mix of a session.
