@@ -2,8 +2,9 @@
 
 Gladia says which bytes it acknowledges, but not whether audio that it had received and not
 acknowledged survives a drop, nor whether its count restarts with the connection. So after a drop
-it is open what the server holds until the first acknowledgement of the new connection tells:
-`resume_point` reads it from there, `resume_at` draws the consequences.
+it is open what the server holds. Two milliseconds of zeros, too short to be heard, are sent as a
+probe; the range of their acknowledgement tells. `resume_point` reads it from there, `resume_at`
+draws the consequences.
 """
 
 from collections import deque
@@ -15,8 +16,10 @@ from core.gladia.messages import AudioAck
 from core.gladia.replay import Chunk
 from core.gladia.timeline import Timeline
 
-_SNAP_SAMPLES = SAMPLE_RATE // 50
-"""Times are rounded to milliseconds; a chunk boundary this near is meant."""
+PROBE_SAMPLES = 32
+_NO_CHUNK = -1
+_TOLERANCE = SAMPLE_RATE // 1000
+"""Times are rounded to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Sent:
     """One chunk as the server counts it."""
 
     seq: int
+    """The chunk, or -1 for a probe."""
     position: int | None
     """Source position, None for zeros."""
     start: int
@@ -40,7 +44,9 @@ class ResumePoint:
     """What the server held when a connection began."""
 
     held: int
-    """Server samples."""
+    """Server samples of what we had sent before."""
+    total: int
+    """Server samples in all: `held`, and probes that came over lost connections."""
     is_certain: bool
     """False where its count cannot tell kept audio from discarded audio."""
 
@@ -62,7 +68,8 @@ class Ledger:
         self._unacked: list[Sent] = []
         self._is_known = True
         """Whether we know what the server holds."""
-        self._is_muddled = False
+        self._strays = 0
+        """Samples of probes on connections that were lost before any acknowledgement."""
 
     @property
     def is_probing(self) -> bool:
@@ -80,19 +87,24 @@ class Ledger:
 
     def oldest_unsettled(self, next_seq: int) -> int:
         """The first chunk that may have to be sent again, or for the first time."""
-        seqs = [next_seq, *self.resend, *(sent.seq for sent in self._unacked)]
-        if self.in_flight:
-            seqs.append(min(sent.seq for sent in self.in_flight))
-        return min(seqs)
+        unsettled = [*self._unacked, *self.in_flight]
+        seqs = [sent.seq for sent in unsettled if sent.seq != _NO_CHUNK]
+        return min([next_seq, *self.resend, *seqs])
 
     def sent(self, chunk: Chunk, now: float) -> None:
         """The chunk was put on the wire."""
         position = None if chunk.is_silence else chunk.position
-        start = self.timeline.total
-        self.in_flight.append(Sent(chunk.seq, position, start, chunk.samples, now))
-        self.in_flight_samples += chunk.samples
+        self._put(Sent(chunk.seq, position, self.timeline.total, chunk.samples, now))
+
+    def sent_probe(self, now: float) -> None:
+        """Zeros of no chunk were put on the wire, for the sake of their acknowledgement."""
+        self._put(Sent(_NO_CHUNK, None, self.timeline.total, PROBE_SAMPLES, now))
+
+    def _put(self, sent: Sent) -> None:
+        self.in_flight.append(sent)
+        self.in_flight_samples += sent.samples
         if self._is_known:
-            self.timeline.append(position, chunk.samples)
+            self.timeline.append(sent.position, sent.samples)
 
     def acknowledge(self, ack: AudioAck) -> tuple[int, bool]:
         """Applies an accepting ack: samples newly acknowledged, and whether it was believable.
@@ -137,7 +149,8 @@ class Ledger:
             self.in_flight.append(replace(sent, start=self.timeline.total))
             self.timeline.append(sent.position, sent.samples)
         self.in_flight_samples -= refused.samples
-        self.resend.append(refused.seq)
+        if refused.seq != _NO_CHUNK:
+            self.resend.append(refused.seq)
         return refused.seq
 
     def connection_lost(self) -> None:
@@ -145,13 +158,8 @@ class Ledger:
         if self._is_known:
             self._unacked = list(self.in_flight)
         else:
-            # Two drops without an acknowledgement between them: what the server holds may be the
-            # first connection's audio or the second one's repetition of it.
-            self._is_muddled = self._is_muddled or bool(self.in_flight)
-            for sent in self.in_flight:
-                self._unacked.append(replace(sent, start=self.timeline.total))
-                self.timeline.append(sent.position, sent.samples)
-        self.resend = _distinct([*(sent.seq for sent in self._unacked), *self.resend])
+            self._strays += self.in_flight_samples
+        self.resend = _distinct([*_chunks(self._unacked), *self.resend])
         self.in_flight.clear()
         self.in_flight_samples = 0
         self._is_known = self.timeline.total == 0
@@ -159,20 +167,28 @@ class Ledger:
     def resume_point(self, ack: AudioAck) -> ResumePoint:
         """What the server held before this connection, by the connection's first ack."""
         if ack.start is None or ack.end is None:
-            return ResumePoint(self.acked, is_certain=not self._unacked)
+            return self._point(None)
         start = ack.start
         if ack.end - ack.start > self.in_flight_samples:
             start = max(ack.end - self.in_flight_samples, 0)
-        if start > 0:
-            is_certain = start <= self.acked or not self._is_muddled
-            return ResumePoint(start, is_certain)
-        by_time = round((ack.start_time_s or 0.0) * SAMPLE_RATE)
-        if by_time > _SNAP_SAMPLES:
-            held = self._snap(by_time)
-            is_certain = held <= self.acked or not self._is_muddled
-            return ResumePoint(held, is_certain)
-        untold = ack.start_time_s is None and not self._unacked
-        return ResumePoint(self.acked, is_certain=untold)
+        if start == 0 and ack.start_time_s is not None:
+            start = round(ack.start_time_s * SAMPLE_RATE)
+        return self._point(start or None)
+
+    def _point(self, total: int | None) -> ResumePoint:
+        """Splits the server's count into what it kept of ours and probes of lost connections."""
+        if total is None:
+            # Counted from 0: a server that counts by connection, or one without any audio.
+            return ResumePoint(self.acked, self.acked, is_certain=not self._unacked)
+        if total <= self.acked + _TOLERANCE:
+            held = self.acked if total > self.acked - _TOLERANCE else total
+            return ResumePoint(held, held, is_certain=True)
+        held = self.acked
+        for sent in self._unacked:
+            if sent.end <= total + _TOLERANCE:
+                held = sent.end
+        is_certain = total - held <= self._strays + _TOLERANCE
+        return ResumePoint(held, max(total, held), is_certain)
 
     def resume_at(self, point: ResumePoint, ack: AudioAck) -> list[tuple[int, int]]:
         """The server held so much before it got what is in flight now.
@@ -190,36 +206,29 @@ class Ledger:
         oldest = history[0].start if history else self.acked
         lost = self.timeline.spans(held, min(oldest, self.acked)) if held < oldest else []
         self.timeline.truncate(held)
-        self._base = 0 if (ack.start or 0) > 0 else held
+        self.timeline.append(None, point.total - held)
+        self._base = 0 if (ack.start or 0) > 0 else point.total
         self._reserve = deque(kept)
-        self.acked = held
+        self.acked = point.total
         self.in_flight.clear()
         for probe in probes:
             self.in_flight.append(replace(probe, start=self.timeline.total))
-            self.timeline.append(probe.position, probe.samples)
-        self._queue_again(history, kept, probes)
+            self.timeline.append(None, probe.samples)
+        missing = _chunks(sent for sent in history if sent.end > believed)
+        waiting = [seq for seq in self.resend if seq not in set(_chunks(kept))]
+        self.resend = _distinct([*missing, *waiting])
         self._unacked = []
-        self._is_known, self._is_muddled = True, False
+        self._is_known, self._strays = True, 0
         return lost
 
     def forget(self, before_seq: int) -> None:
         """Chunks before this one are not in the replay buffer any more."""
-        while self._reserve and self._reserve[0].seq < before_seq:
+        while self._reserve and self._reserve[0].seq < before_seq:  # a probe, too
             self._reserve.popleft()
 
-    def _queue_again(self, history: list[Sent], kept: list[Sent], probes: list[Sent]) -> None:
-        have = {sent.seq for sent in kept}
-        missing = [seq for seq in _distinct(s.seq for s in history) if seq not in have]
-        probed = [probe.seq for probe in probes]
-        common = min(len(missing), len(probed))
-        if missing[:common] == probed[:common]:
-            missing = missing[common:]
-        self.resend = _distinct([*missing, *(seq for seq in self.resend if seq not in have)])
 
-    def _snap(self, server_sample: int) -> int:
-        ends = [sent.end for sent in (*self._reserve, *self._unacked)] + [self.acked]
-        nearest = min(ends, key=lambda end: abs(end - server_sample))
-        return nearest if abs(nearest - server_sample) <= _SNAP_SAMPLES else server_sample
+def _chunks(sent: Iterable[Sent]) -> list[int]:
+    return [item.seq for item in sent if item.seq != _NO_CHUNK]
 
 
 def _distinct(seqs: Iterable[int]) -> deque[int]:

@@ -110,9 +110,7 @@ class Leg:
     @property
     def is_recovered(self) -> bool:
         """Audio flows, or would if there were any."""
-        if self.state is State.PROBING:
-            return not self.uplink.is_waiting and not self.uplink.has_unsent
-        return self.state in _SENDING
+        return self.state in {State.STREAMING, State.QUIET}
 
     def begin(self) -> None:
         self._say(AcquireSlot(self.number))
@@ -219,9 +217,8 @@ class Leg:
         assert self.connection is not None
         if self.uplink.send(self.connection, now) and self.state is State.QUIET:
             self._go(Input.AUDIO)
-        if self._intent is Intent.FINISH and not self.uplink.has_unsent:
-            if self.state is State.PROBING and self.uplink.is_waiting:
-                return
+        is_last = self._intent is Intent.FINISH and not self.uplink.has_unsent
+        if is_last and self.state is not State.PROBING:
             self._stop(now)
 
     def finish(self, now: float) -> None:
@@ -348,8 +345,7 @@ class Leg:
             self._tell(PeerFault("ack_timeout"))
             self._drop("no acknowledgement", now)
         else:
-            self.uplink.nudge()
-            self.pump(now)
+            self.uplink.nudge(self.connection, now)
 
     def _stop(self, now: float) -> None:
         assert self.connection is not None

@@ -67,12 +67,6 @@ class ReplayBuffer:
         self.end_seq += 1
         return pushed_out
 
-    def append_silence(self, pcm: bytes) -> None:
-        """Adds zeros after the newest chunk, where there is room."""
-        newest = self._chunks.get(self.end_seq - 1)
-        if newest is not None and self._in_memory + samples_in(pcm) <= self._cap_samples:
-            self.append(newest.end_position, pcm, is_silence=True)
-
     def get(self, seq: int) -> Chunk | None:
         return self._chunks.get(seq)
 

@@ -19,7 +19,7 @@ class Timeline:
 
     def append(self, position: int | None, samples: int) -> None:
         """The server now also holds `samples` from source `position`; None for inserted zeros."""
-        if not self._continues(position):
+        if samples and not self._continues(position):
             self._starts.append(self.total)
             self._positions.append(position)
         self.total += samples

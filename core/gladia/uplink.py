@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
-from core.audio import samples
+from core.audio import SAMPLE_BYTES, samples
 from core.gladia.commands import SendAudio
 from core.gladia.events import AudioLost, PeerFault
-from core.gladia.ledger import Ledger
+from core.gladia.ledger import PROBE_SAMPLES, Ledger
 from core.gladia.limits import Limits
 from core.gladia.messages import AudioAck
 from core.gladia.outbox import Outbox
 from core.gladia.replay import Chunk, ReplayBuffer
 
+_PROBE = bytes(PROBE_SAMPLES * SAMPLE_BYTES)
 _MOST_NUDGES = 8
 
 
@@ -27,9 +28,7 @@ class Uplink:
         self._limits = limits
         self._outbox = outbox
         self._in_flight_limit = samples(limits.in_flight_s)
-        self._nudge = bytes(2 * samples(limits.chunk_s))
         self._nudges = 0
-        self._probe_allowance = 1
         self._last_ack_at = 0.0
         self._refused_chunks: set[int] = set()
 
@@ -54,11 +53,14 @@ class Uplink:
 
     def connected(self, now: float) -> None:
         self.last_sent_at = self._last_ack_at = now
-        self._probe_allowance = 1
         self._nudges = 0
 
     def send(self, connection: int, now: float) -> bool:
         """Sends what may be sent now; whether that was anything."""
+        if self.ledger.is_probing:
+            if not self.is_waiting:
+                self.probe(connection, now)
+            return False
         count = 0
         while (chunk := self._next_chunk()) is not None and self._may_send(chunk):
             self._take(chunk)
@@ -122,12 +124,16 @@ class Uplink:
             return None
         return self.last_sent_at + self._limits.probe_timeout_s
 
-    def nudge(self) -> None:
+    def nudge(self, connection: int, now: float) -> None:
         """A server that acknowledges several chunks at once may wait for another one."""
         self._nudges += 1
-        self._probe_allowance += 1
-        if not self.has_unsent:
-            self._buffer.append_silence(self._nudge)
+        self.probe(connection, now)
+
+    def probe(self, connection: int, now: float) -> None:
+        """Sends a little something only to have it acknowledged."""
+        self.ledger.sent_probe(now)
+        self._outbox.commands.append(SendAudio(connection, _PROBE))
+        self.last_sent_at = now
 
     def _next_chunk(self) -> Chunk | None:
         resend = self.ledger.resend
@@ -146,6 +152,4 @@ class Uplink:
             self._next_seq = chunk.seq + 1
 
     def _may_send(self, chunk: Chunk) -> bool:
-        if self.ledger.is_probing:
-            return len(self.ledger.in_flight) < self._probe_allowance
         return self.ledger.in_flight_samples + chunk.samples <= self._in_flight_limit

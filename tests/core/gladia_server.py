@@ -17,8 +17,14 @@ from typing import Any, Literal
 BLOCK = 160
 """Samples per block, 10 ms."""
 WORD_BLOCKS = 30
-ENDPOINTING_BLOCKS = 30
-PARTIAL_BLOCKS = 40
+UNIT = 32
+"""Samples that the model counts in, 2 ms: its clients may send as little."""
+_UNITS_PER_S = 16_000 // UNIT
+_UNITS_PER_BLOCK = BLOCK // UNIT
+_ENDPOINTING = 300 // 2
+_PARTIAL = 400 // 2
+_DROPOUT = 10 // 2
+"""A hole this short does not end a word."""
 
 
 def pcm(first_block: int, blocks: int, *, voiced: bool = True) -> bytes:
@@ -52,11 +58,11 @@ class Session:
 
     id: str
     policy: Policy
-    blocks: list[int] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
     acked: int = 0
     connection_start: int = 0
     spoken_to: int = 0
-    """Blocks before this one are final."""
+    """Units before this one are final."""
     opened_at: int | None = None
     shown: int = 0
     utterances: int = 0
@@ -87,7 +93,7 @@ class GladiaServer:
         session = self.sessions[url.partition("?")[2]]
         self._connections[connection] = session
         self._unacked[connection] = []
-        session.connection_start = len(session.blocks)
+        session.connection_start = len(session.units)
         if session.is_ended:
             self.at(now, connection, "close 4403")
 
@@ -97,19 +103,19 @@ class GladiaServer:
         self._agenda = [item for item in self._agenda if item[2] != connection]
         heapq.heapify(self._agenda)
         if session is not None and not session.is_ended and not self.policy.keeps_unacked:
-            del session.blocks[session.acked :]
-            session.spoken_to = min(session.spoken_to, len(session.blocks))
+            del session.units[session.acked :]
+            session.spoken_to = min(session.spoken_to, len(session.units))
             session.opened_at = None
 
     def binary(self, connection: int, audio: bytes, now: float) -> None:
         session = self._connections[connection]
-        start = len(session.blocks)
+        start = len(session.units)
         values = array("h")
         values.frombytes(audio)
-        assert len(values) % BLOCK == 0
-        session.blocks.extend(values[::BLOCK])
+        assert len(values) % UNIT == 0
+        session.units.extend(values[::UNIT])
         unacked = self._unacked[connection]
-        unacked.append((start, len(session.blocks)))
+        unacked.append((start, len(session.units)))
         if self.policy.acks != "merged" or len(unacked) == 1:
             delay = self.policy.ack_delay_s * (6 if self.policy.acks == "merged" else 1)
             self.at(now + delay, connection, "ack")
@@ -124,7 +130,7 @@ class GladiaServer:
             self.at(now + 0.01, connection, json.dumps({"type": "stop_recording"}))
             self.at(now + self.policy.final_delay_s + 0.1, connection, "end")
         elif self.policy.acks_empty:
-            end = len(session.blocks)
+            end = len(session.units)
             self._unacked[connection].append((end, end))
             self.at(now + self.policy.ack_delay_s, connection, "ack")
 
@@ -171,13 +177,13 @@ class GladiaServer:
 
     def _ack(self, session: Session, start: int, end: int) -> str:
         origin = session.connection_start if self.policy.byte_range == "connection" else 0
-        first, last = (start - origin) * BLOCK * 2, (end - origin) * BLOCK * 2
+        first, last = (start - origin) * UNIT * 2, (end - origin) * UNIT * 2
         data: dict[str, Any] = {"byte_range": [first, last - self.policy.inclusive_end]}
         if first == last:
             data = {"byte_range": [first, last]}
         if self.policy.time_range != "none":
             origin = session.connection_start if self.policy.time_range == "connection" else 0
-            data["time_range"] = [(start - origin) / 100, (end - origin) / 100]
+            data["time_range"] = [(start - origin) / _UNITS_PER_S, (end - origin) / _UNITS_PER_S]
         return json.dumps(
             {"type": "audio_chunk", "acknowledged": True, "error": None, "data": data}
         )
@@ -187,23 +193,28 @@ class GladiaServer:
     ) -> None:
         """Finds speech, shows partials, ends utterances on the audio's own time."""
         silent = 0
-        for index in range(session.spoken_to, len(session.blocks)):
-            if session.blocks[index] > 0:
+        for index in range(session.spoken_to, len(session.units)):
+            if session.units[index] > 0:
                 silent = 0
                 if session.opened_at is None:
                     session.opened_at, session.shown = index, index
-                    self._say(connection, now, "speech_start", {"time": index / 100, "channel": 0})
+                    self._say(
+                        connection,
+                        now,
+                        "speech_start",
+                        {"time": index / _UNITS_PER_S, "channel": 0},
+                    )
             else:
                 silent += 1
-            if session.opened_at is not None and silent >= ENDPOINTING_BLOCKS:
+            if session.opened_at is not None and silent >= _ENDPOINTING:
                 self._conclude(session, connection, now, session.opened_at, index + 1 - silent)
                 session.spoken_to, silent = index + 1, 0
         if session.opened_at is None:
             return
         if is_over:
-            self._conclude(session, connection, now, session.opened_at, len(session.blocks))
-        elif len(session.blocks) - session.shown >= PARTIAL_BLOCKS:
-            session.shown = len(session.blocks)
+            self._conclude(session, connection, now, session.opened_at, len(session.units))
+        elif len(session.units) - session.shown >= _PARTIAL:
+            session.shown = len(session.units)
             data = self._transcript(session, session.opened_at, session.shown, is_final=False)
             self._say(connection, now + 0.05, "transcript", data)
 
@@ -215,22 +226,27 @@ class GladiaServer:
         session.opened_at = None
         session.spoken_to = end
         session.results.append(data["utterance"])
-        self._say(connection, now, "speech_end", {"time": end / 100, "channel": 0})
+        self._say(connection, now, "speech_end", {"time": end / _UNITS_PER_S, "channel": 0})
         self._say(connection, now + self.policy.final_delay_s, "transcript", data)
 
     def _transcript(
         self, session: Session, start: int, end: int, *, is_final: bool
     ) -> dict[str, Any]:
         words = []
-        for number, first, last in _words(session.blocks, start, end):
+        for number, first, last in _words(session.units, start, end):
             words.append(
-                {"word": f" {number}", "start": first / 100, "end": last / 100, "confidence": 0.9}
+                {
+                    "word": f" {number}",
+                    "start": first / _UNITS_PER_S,
+                    "end": last / _UNITS_PER_S,
+                    "confidence": 0.9,
+                }
             )
         utterance = {
             "text": "".join(str(word["word"]) for word in words),
             "language": "en",
-            "start": start / 100,
-            "end": end / 100,
+            "start": start / _UNITS_PER_S,
+            "end": end / _UNITS_PER_S,
             "confidence": 0.9,
             "channel": 0,
             "words": words,
@@ -241,19 +257,15 @@ class GladiaServer:
         self.at(when, connection, json.dumps({"type": kind, "data": data}))
 
 
-def _words(blocks: list[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, first block, last block) of each word that more than half arrived of."""
-    index = start
-    while index < end:
-        number = (blocks[index] - 1) // WORD_BLOCKS if blocks[index] > 0 else None
-        run = index
-        while run < end and _is_same(blocks[run], number):
-            run += 1
-        run = max(run, index + 1)
-        if number is not None and run - index > WORD_BLOCKS // 2:
-            yield number, index, run
-        index = run
-
-
-def _is_same(block: int, number: int | None) -> bool:
-    return number is not None and block > 0 and (block - 1) // WORD_BLOCKS == number
+def _words(units: list[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first unit, end) of each word that more than half arrived of, in one piece."""
+    number, first, last = -1, start, start
+    for index in range(start, end + 1):
+        unit = units[index] if index < end else -1
+        here = (unit - 1) // WORD_BLOCKS if unit > 0 else -1
+        if here == number and here >= 0:
+            last = index + 1
+        elif here >= 0 or index == end or index - last >= _DROPOUT:
+            if number >= 0 and last - first > WORD_BLOCKS * _UNITS_PER_BLOCK // 2:
+                yield number, first, last
+            number, first, last = here, index, index + 1

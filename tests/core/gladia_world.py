@@ -247,7 +247,7 @@ class World:
         """Each word is final exactly once, at its place; each sample arrived or is a gap."""
         lost = self.lost_blocks()
         assert may_lose or not lost, sorted(lost)[:20]
-        arrived = {abs(b) for s in self.server.sessions.values() for b in s.blocks if b}
+        arrived = {abs(b) for s in self.server.sessions.values() for b in s.units if b}
         missing = self.given - arrived - lost
         if not self.server.policy.keeps_unacked:
             assert not missing, sorted(missing)[:20]
