@@ -106,6 +106,11 @@ class Failover:
         return tuple(run.id for run in self._runs.values() if run.id is not None)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether an egress runs, starts, or was stopped and may still be listed."""
+        return bool(self._runs or self._stopped)
+
+    @property
     def is_heard(self) -> bool:
         """Whether any egress brought sound since it was started."""
         return any(run.heard_at is not None for run in self._runs.values())
@@ -131,7 +136,6 @@ class Failover:
         if facts.egresses is not None:
             self._compare(facts.egresses, now)
         if not self.wanted:
-            self._runs.clear()
             return list(self._stops(facts, now))
         commands = list(self._watch(now))
         commands += self._stops(facts, now)
@@ -214,8 +218,12 @@ class Failover:
 
     def _stops(self, facts: RoomFacts, now: float) -> Iterator[Command]:
         """Whatever runs and should not; said again when it did not help."""
-        for key in [key for key in self._runs if not self._fits(key, facts)]:
-            del self._runs[key]
+        for key, run in list(self._runs.items()):
+            if not (self.wanted and self._fits(key, facts)):
+                del self._runs[key]
+                if run.id is not None:
+                    self._stopped[run.id] = now
+                    yield Stop(run.id)
         kept = set(self.egress_ids)
         for egress in facts.egresses or ():
             last = self._stopped.get(egress.id)

@@ -31,7 +31,10 @@ _EXIT_S = 1.0
 _BACKOFF = Backoff(first_s=0.05, max_s=10.0, factor=3.0, jitter=0.3)
 _QUIET = ("-nostdin", "-hide_banner", "-loglevel", "error")
 _FLV_INPUT = ("-probesize", "32", "-analyzeduration", "0", "-f", "flv", "-i", "pipe:0")
-_ALIGNED = ("-map", "0:a:0", "-vn", "-threads", "1", "-af", "aresample=async=1000:first_pts=0")
+# No `first_pts=0` in the filter: when a broken frame changes the channel layout the filter begins
+# anew, and would put silence for all the time since the start there (seen with ffmpeg 5.1). The
+# ledger gives each child a time line that begins at 0.
+_ALIGNED = ("-map", "0:a:0", "-vn", "-threads", "1", "-af", "aresample=async=1000")
 _PCM_OUTPUT = ("-f", "s16le", "-ar", "16000", "-ac", "1", "-flush_packets", "1", "pipe:1")
 
 ErrorCounter = Callable[[str], None]

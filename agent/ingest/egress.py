@@ -6,6 +6,7 @@ Every method raises ProviderError when LiveKit refused or did not answer.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import aiohttp
 from livekit import api
@@ -42,7 +43,8 @@ class Roster:
     """A room's people and whether a bot of ours is listed; ghosts included."""
 
     people: tuple[Attendee, ...]
-    bot: bool
+    bot_joined_at: datetime | None = None
+    """When the youngest of our bots that are listed came; None: there is none."""
 
 
 class EgressControl:
@@ -112,13 +114,15 @@ class EgressControl:
                 answer = await self._client.room.list_participants(request)
         except ProviderError as error:
             if error.status == _NOT_FOUND:
-                return Roster((), bot=False)
+                return Roster(())
             raise
         listed = answer.participants
         people = tuple(
             _attendee(one) for one in listed if _POLICY.wants_participant(one.kind, one.attributes)
         )
-        return Roster(people, bot=any(is_bot(one.kind, one.attributes) for one in listed))
+        bots = (one.joined_at_ms for one in listed if is_bot(one.kind, one.attributes))
+        youngest = max(bots, default=None)
+        return Roster(people, datetime.fromtimestamp(youngest / 1000, UTC) if youngest else None)
 
     async def send_data(self, room: str, topic: str, payload: bytes) -> None:
         """Says something into a room without being in it."""

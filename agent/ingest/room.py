@@ -101,7 +101,7 @@ class IngestRoom:
         self._tasks: asyncio.TaskGroup | None = None
         self._starting: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._drained = asyncio.Event()
-        self._cut = False
+        self._cut_at: float | None = None
 
     @property
     def heard(self) -> dict[str | None, float]:
@@ -148,12 +148,12 @@ class IngestRoom:
         stream.interrupt()
         return TrackFeed(self, stream)
 
-    def cut(self) -> None:
-        """A bot transcribes from now on: sound that is captured later is not ours any more."""
-        if not self._cut:
-            self._cut = True
+    def cut(self, at: float) -> None:
+        """A bot transcribes from `at` on, in monotonic seconds: later sound is not ours."""
+        if self._cut_at is None:
+            self._cut_at = at
             for stream in self._streams.values():
-                stream.cut()
+                stream.cut(at)
 
     async def run(self) -> None:
         """Transcribes until `drain`."""
@@ -221,8 +221,8 @@ class IngestRoom:
                 statuses=self._publisher,
                 metadata={"session": self.slug},
             )
-            if self._cut:
-                stream.cut()
+            if self._cut_at is not None:
+                stream.cut(self._cut_at)
             label = f"lane:{self.slug}:{name}"
             self._start(label, lambda: supervise(label, stream.run))
         return stream

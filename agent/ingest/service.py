@@ -9,14 +9,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Final, Literal
 
 from agent.ingest.doors import Port, Status, Tracks
-from agent.ingest.egress import EgressControl, Roster, fault_of
+from agent.ingest.egress import EgressControl, fault_of
+from agent.ingest.entry import KEEP_S, Entry, monotonic_of
 from agent.ingest.holds import Holds
 from agent.ingest.room import DRAIN_S, IngestContext, IngestRoom, Publish, TrackFeed
 from agent.ingest.settings import IngestSettings
@@ -31,32 +31,17 @@ from db.pool import Database
 logger = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
+HASTY_BEAT_S: Final = 0.25
 LOOK_S: Final = 2.0
 """Between two looks at a room that needs us."""
 SETTLED_LOOK_S: Final = 10.0
 PEOPLED_S: Final = 3.0
-KEEP_S: Final = 30.0
-"""A room waits so long for a publisher that went without a goodbye."""
 TAIL_S: Final[Mapping[Kind, float]] = {"composite": 1.5, "tracks": 4.0}
 """After a bot took over, sound from before is still on its way to us for so long."""
 SHUTDOWN_S: Final = 5.0
 """For last finals when this process ends."""
 KEY_TTL_S: Final = 24 * 3600.0
 _KINDS: Final[Mapping[Kind, LeaseKind]] = {"composite": "rtmp", "tracks": "track"}
-
-
-@dataclass(slots=True)
-class _Entry:
-    """What we know and do about one room."""
-
-    failover: Failover
-    room: IngestRoom | None = None
-    roster: Roster | None = None
-    had_bot: bool = False
-    look_at: float = float("-inf")
-    close_at: float | None = None
-    """Monotonic seconds at which the room is given up; None: it is ours."""
-    idle_since: float = field(default_factory=monotonic)
 
 
 class Ingest:
@@ -87,7 +72,7 @@ class Ingest:
         self._keys = keys
         self._context = context
         self._holds = Holds(database, holder)
-        self._entries: dict[Slug, _Entry] = {}
+        self._entries: dict[Slug, Entry] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._peopled: frozenset[str] = frozenset()
         self._peopled_at = float("-inf")
@@ -198,7 +183,9 @@ class Ingest:
             await self._beat()
             self._wake.clear()
             try:
-                async with asyncio.timeout(max(0.05, BEAT_S - (monotonic() - began))):
+                hasty = any(entry.is_handing_over for entry in self._entries.values())
+                pause_s = (HASTY_BEAT_S if hasty else BEAT_S) - (monotonic() - began)
+                async with asyncio.timeout(max(0.05, pause_s)):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -224,80 +211,79 @@ class Ingest:
             if taken:
                 return
             entry = self._entry(slug)
-        bot = taken or (table is None and entry.roster is not None and entry.roster.bot)
-        entry.had_bot = bot
-        entry.failover.after_s = self._settings.fallback_after_s
-        facts = await self._facts(slug, entry, bot=bot, now=now)
+        entry.taken_at = lease.started_at if lease is not None and taken else None
+        await self._look(slug, entry, now)
+        entry.had_bot = entry.bot_is_there(now, known=table is not None)
+        facts = self._facts(slug, entry)
+        entry.listed = None
         for command in entry.failover.observe(facts, now):
             self._do(slug, entry, command)
-        await self._tend(slug, entry, bot=bot, now=now)
+        await self._tend(slug, entry, now)
 
-    async def _facts(self, slug: Slug, entry: _Entry, *, bot: bool, now: float) -> RoomFacts:
+    async def _look(self, slug: Slug, entry: Entry, now: float) -> None:
+        """Asks LiveKit about a room that may need us, as often as it matters."""
         failover = entry.failover
+        gone = failover.bot_gone_at
+        near = gone is not None and now - gone >= failover.after_s - LOOK_S
+        needed = near or failover.wanted or failover.is_busy or entry.room is not None
+        if not needed or (now < entry.look_at and not entry.is_handing_over):
+            return
+        settled = failover.is_heard and entry.taken_at is None
+        entry.look_at = now + (SETTLED_LOOK_S if settled else LOOK_S)
+        try:
+            entry.roster = await self._control.roster(slug)
+            entry.listed = await self._control.running(slug)
+        except ProviderError as error:
+            logger.warning("LiveKit cannot be asked", extra={"room": slug, "status": error.status})
+            failover.failed(None, fault_of(error), now, random.random())  # noqa: S311 - jitter
+        if entry.room is not None and entry.roster is not None:
+            entry.room.attend(entry.roster.people)
+
+    def _facts(self, slug: Slug, entry: Entry) -> RoomFacts:
+        failover, roster = entry.failover, entry.roster
         if entry.room is not None:
             for key, at in entry.room.heard.items():
                 failover.heard(key, at)
-        gone = failover.bot_gone_at
-        near = gone is not None and now - gone >= failover.after_s - LOOK_S
-        needed = near or failover.wanted or bool(failover.egress_ids) or entry.room is not None
-        people = 1 if slug in self._peopled else 0
-        if not needed:
-            return RoomFacts(people=people, bot=bot)
-        listed = None
-        if now >= entry.look_at:
-            entry.look_at = now + (SETTLED_LOOK_S if failover.is_heard and not bot else LOOK_S)
-            try:
-                entry.roster = await self._control.roster(slug)
-                listed = await self._control.running(slug)
-            except ProviderError as error:
-                logger.warning(
-                    "LiveKit cannot be asked", extra={"room": slug, "status": error.status}
-                )
-                failover.failed(None, fault_of(error), now, random.random())  # noqa: S311 - jitter
-            if entry.room is not None and entry.roster is not None:
-                entry.room.attend(entry.roster.people)
-        roster = entry.roster
-        external = self.port is not None and self.port.publishing(slug) and not failover.egress_ids
+        external = self.port is not None and self.port.publishing(slug) and not failover.is_busy
+        tracks = (one.tracks for one in roster.people) if roster is not None else ()
         return RoomFacts(
-            people=len(roster.people) if roster is not None else people,
-            bot=bot or (external and not failover.wanted),
-            tracks=frozenset[str]().union(*(one.tracks for one in roster.people))
-            if roster is not None
-            else frozenset(),
-            egresses=listed,
+            people=int(slug in self._peopled) if roster is None else len(roster.people),
+            bot=entry.had_bot or (external and not failover.wanted),
+            tracks=frozenset[str]().union(*tracks),
+            egresses=entry.listed,
         )
 
-    async def _tend(self, slug: Slug, entry: _Entry, *, bot: bool, now: float) -> None:
+    async def _tend(self, slug: Slug, entry: Entry, now: float) -> None:
         """Ends a room that somebody else has, that has ended, or that nobody sends to."""
         room = entry.room
         if room is None:
-            if slug not in self._peopled and not entry.failover.wanted:
+            if slug not in self._peopled and not entry.failover.is_busy:
                 del self._entries[slug]
             return
         entry.idle_since = max(entry.idle_since, room.last_heard_at or entry.idle_since)
         if entry.close_at is None:
             idle = now - entry.idle_since >= KEEP_S and not entry.failover.wanted
-            if bot:
-                room.cut()
+            if entry.had_bot:
+                room.cut(monotonic_of(entry.roster.bot_joined_at if entry.roster else None))
                 entry.close_at = now + TAIL_S[entry.failover.kind]
             elif idle or await self._holds.has_ended(slug):
                 entry.close_at = now
         if entry.close_at is not None and now >= entry.close_at:
             entry.room = None
             entry.close_at = None
-            await self._revoke(slug, "bot" if bot else "over")
+            await self._revoke(slug, "bot" if entry.had_bot else "over")
             self._spawn(f"close:{slug}", partial(self._finish, slug, room))
 
     # Commands
 
-    def _do(self, slug: Slug, entry: _Entry, command: Command) -> None:
+    def _do(self, slug: Slug, entry: Entry, command: Command) -> None:
         match command:
             case Start(track_sid):
                 self._spawn(f"egress:{slug}", partial(self._start, slug, entry, track_sid))
             case Stop(egress_id):
                 self._spawn(f"stop:{egress_id}", partial(self._stop, egress_id))
 
-    async def _start(self, slug: Slug, entry: _Entry, track_sid: str | None) -> None:
+    async def _start(self, slug: Slug, entry: Entry, track_sid: str | None) -> None:
         kind: Kind = "composite" if track_sid is None else "tracks"
         if not await self._hold(slug, _KINDS[kind]):
             entry.failover.failed(track_sid, "refused", monotonic(), 0.0)
@@ -333,7 +319,7 @@ class Ingest:
         except ProviderError as error:
             logger.warning("egress was not stopped", extra={"status": error.status})
 
-    async def _close(self, slug: Slug, entry: _Entry) -> None:
+    async def _close(self, slug: Slug, entry: Entry) -> None:
         room, entry.room = entry.room, None
         if room is not None:
             await self._revoke(slug, "shutdown")
@@ -370,10 +356,10 @@ class Ingest:
         taken = await self._holds.take(slug, kind)
         return not self._entry(slug).had_bot if taken is None else taken
 
-    def _entry(self, slug: Slug) -> _Entry:
+    def _entry(self, slug: Slug) -> Entry:
         entry = self._entries.get(slug)
         if entry is None:
-            entry = self._entries[slug] = _Entry(Failover(after_s=self._settings.fallback_after_s))
+            entry = self._entries[slug] = Entry(Failover(after_s=self._settings.fallback_after_s))
             if self._settings.fallback_mode == "tracks":
                 entry.failover.kind = "tracks"
         return entry

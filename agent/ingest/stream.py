@@ -185,9 +185,9 @@ class Stream:
         self._lane.shut()
         self._source.interrupt()
 
-    def cut(self) -> None:
-        """Somebody else transcribes from now on: sound captured later is not ours."""
-        self._cut_at = monotonic()
+    def cut(self, at: float) -> None:
+        """Somebody else transcribes from `at` on: sound captured later is not ours."""
+        self._cut_at = at
 
     async def run(self) -> None:
         """Transcribes until `drain`."""
