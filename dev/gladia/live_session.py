@@ -80,7 +80,7 @@ class LiveSession:
         self.outlet: Callable[[Message], None] | None = None
         self.over = asyncio.Event()
         self.post_session_metadata: dict[str, object] = {}
-        self._policy = policy
+        self.policy = policy
         self._faults = faults
         self._reader = AudioReader(
             encoding=request.encoding,
@@ -129,14 +129,14 @@ class LiveSession:
     def holds_slot(self) -> bool:
         """It counts against the account's concurrent sessions."""
         if self.state is State.ENDED:
-            return self._policy.slot_freed == "done" and self.status == "processing"
-        return self._policy.slot_taken == "post" or bool(self.connections)
+            return self.policy.slot_freed == "done" and self.status == "processing"
+        return self.policy.slot_taken == "post" or bool(self.connections)
 
     @property
     def status(self) -> Literal["queued", "processing", "done"]:
         if self.ended is None:
             return "processing" if self.connections else "queued"
-        due = self.ended + self._policy.scaled(self._policy.post_processing_s)
+        due = self.ended + self.policy.scaled(self.policy.post_processing_s)
         return "done" if monotonic() >= due else "processing"
 
     @property
@@ -206,13 +206,13 @@ class LiveSession:
         """Whether a timer of the service has run out."""
         if not self.is_open:
             return None
-        age_s = max((now - self.created) * self._policy.time_scale, self.ledger.received_s)
-        if age_s >= self._policy.max_session_s:
+        age_s = max((now - self.created) * self.policy.time_scale, self.ledger.received_s)
+        if age_s >= self.policy.max_session_s:
             return "time_limit"
-        window_s = self._policy.resume_window_s
+        window_s = self.policy.resume_window_s
         if window_s is None or self._waiting_since is None:
             return None
-        return "expired" if now - self._waiting_since >= self._policy.scaled(window_s) else None
+        return "expired" if now - self._waiting_since >= self.policy.scaled(window_s) else None
 
     def emit(self, message: Message, *, result: bool = True, send: bool = True) -> None:
         """Sends a message if it was asked for, and keeps it for the result.
@@ -225,7 +225,7 @@ class LiveSession:
             return
         if self.outlet:
             self.outlet(message)
-        elif self._policy.finals_during_disconnect == "delivered":
+        elif self.policy.finals_during_disconnect == "delivered":
             self._unheard.append(message)
 
     # Transcription
@@ -258,11 +258,11 @@ class LiveSession:
 
     async def _cross_drop(self) -> None:
         for transcriber in self._transcribers:
-            if self._policy.open_utterance == "finalised":
+            if self.policy.open_utterance == "finalised":
                 await self._tell(transcriber.finish())
-            elif self._policy.open_utterance == "lost":
+            elif self.policy.open_utterance == "lost":
                 await transcriber.forget()
-        if self._policy.ids_after_resume == "restart":
+        if self.policy.ids_after_resume == "restart":
             self._numbers = 0
 
     async def _end(self) -> None:
@@ -284,7 +284,7 @@ class LiveSession:
 
     def _transcriber(self, channel: int, ear: Ear) -> Transcriber:
         endpointer = Endpointer(
-            level=self._policy.speech_level,
+            level=self.policy.speech_level,
             endpointing_s=self.request.endpointing_s,
             max_duration_s=self.request.max_duration_s,
         )

@@ -212,7 +212,7 @@ class Routes:
 
     def _verdict(self, session: LiveSession) -> str | None:
         """Why the session takes no socket: an HTTP status or a close code."""
-        policy = self._standin.policy
+        policy = session.policy
         if session.token_expired or session.oversized_frames > policy.oversized_frames_forgiven:
             return "403"
         if not session.is_open:
@@ -233,10 +233,10 @@ class Routes:
         for other in standin.connections:
             if other.session is session:
                 other.close(1001, "replaced")
-        ws = web.WebSocketResponse(timeout=1.0, max_msg_size=standin.policy.max_frame_bytes)
+        ws = web.WebSocketResponse(timeout=1.0, max_msg_size=session.policy.max_frame_bytes)
         await ws.prepare(request)
         connection = Connection(
-            ws=ws, request=request, session=session, faults=standin.faults, policy=standin.policy
+            ws=ws, request=request, session=session, faults=standin.faults, policy=session.policy
         )
         standin.connections.append(connection)
         standin.peak_slots = max(standin.peak_slots, standin.slots)

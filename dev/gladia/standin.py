@@ -48,6 +48,8 @@ class GladiaStandIn:
     ) -> None:
         self.api_key = api_key
         self.policy = policy or Policy()
+        self.policies: dict[str, Policy] = {}
+        """Policy of the sessions whose metadata says this `session`; others have `policy`."""
         self.faults = FaultScript()
         self.sessions: list[LiveSession] = []
         self.posts: list[PostRecord] = []
@@ -155,7 +157,7 @@ class GladiaStandIn:
         session = LiveSession(
             ordinal=ordinal,
             request=request,
-            policy=self.policy,
+            policy=self.policies.get(str(request.metadata.get("session")), self.policy),
             faults=self.faults,
             ear=self.ear,
         )

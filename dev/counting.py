@@ -1,0 +1,225 @@
+"""The counting proof: people who count aloud, what was stored of it, and the verdict.
+
+Each spoken number is an audio watermark (`dev.watermark`), so the stored lines can be compared
+with the truth to the word: a hole, a double, a swapped name or a wrong time shows as what it is.
+"""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import asyncpg
+
+from db.records import words_from_json
+from dev import watermark
+from dev.robot import Robot
+
+TIME_ERROR: Final = timedelta(milliseconds=150)
+"""How far a stored word may lie from the moment at which it was spoken."""
+
+Key = tuple[str, str]
+"""Identity and word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One word that was said: the truth."""
+
+    identity: str
+    text: str
+    started_at: datetime
+    ended_at: datetime
+
+    @property
+    def key(self) -> Key:
+        return self.identity, self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLine:
+    """One row of transcript_segments."""
+
+    identity: str
+    kind: str
+    is_final: bool
+    text: str
+    words: tuple[tuple[str, datetime], ...]
+    """Word and the UTC time at which it was spoken."""
+    started_at: datetime
+    ended_at: datetime
+    reason: str | None
+
+
+class Talker:
+    """Somebody who counts, through any number of robots that share one identity."""
+
+    def __init__(self, speaker: int, identity: str) -> None:
+        """Counts from 0 as watermark speaker `speaker` (0..15)."""
+        self.speaker = speaker
+        self.identity = identity
+        self.spoken: list[Spoken] = []
+        self.next_number = 0
+
+    async def count(
+        self,
+        robot: Robot,
+        words: int,
+        *,
+        period_s: float = 0.6,
+        pause_every: int = 0,
+        pause_s: float = 1.0,
+        tail_s: float = 0.3,
+    ) -> None:
+        """Says the next `words` numbers; returns just before the last sample sounds."""
+        assert robot.identity == self.identity
+        numbers = range(self.next_number, self.next_number + words)
+        self.next_number += words
+        recording = watermark.encode(
+            numbers,
+            self.speaker,
+            period_s=period_s,
+            lead_s=0.3,
+            tail_s=tail_s,
+            pause_every=pause_every,
+            pause_s=pause_s,
+        )
+        said = await robot.say(recording.pcm)
+        self.spoken += [
+            Spoken(self.identity, mark.text, said.at(mark.start_s), said.at(mark.end_s))
+            for mark in recording.marks
+        ]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the stored lines are worth, against the truth."""
+
+    spoken: int = 0
+    heard: int = 0
+    """Words stored exactly once under the right identity."""
+    covered: list[Spoken] = field(default_factory=list)
+    """Not stored, but a gap segment of the speaker says so."""
+    lost: list[Spoken] = field(default_factory=list)
+    """Not stored, and nothing says so."""
+    doubled: list[Key] = field(default_factory=list)
+    strange: list[Key] = field(default_factory=list)
+    """Stored, but never said by this identity."""
+    misplaced: dict[Key, float] = field(default_factory=dict)
+    """Seconds by which the time of a word is wrong, where that is more than TIME_ERROR."""
+    swapped: list[tuple[Key, Key]] = field(default_factory=list)
+    """Neighbours in the transcript that were said the other way round."""
+    gap_s: float = 0.0
+    """Sum of all gap segments."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Every word is accounted for."""
+        return not self.lost
+
+    @property
+    def problems(self) -> dict[str, object]:
+        """Everything that must not be; empty where the promise was kept."""
+        found = {
+            "lost": [
+                f"{one.identity} {one.text} {one.started_at:%H:%M:%S.%f}" for one in self.lost
+            ],
+            "doubled": self.doubled,
+            "strange": self.strange,
+            "misplaced": self.misplaced,
+            "swapped": self.swapped,
+        }
+        return {name: what for name, what in found.items() if what}
+
+    def __str__(self) -> str:
+        return (
+            f"spoken {self.spoken}, stored once {self.heard}, covered by a gap {len(self.covered)}"
+            f" ({self.gap_s:.1f} s of gaps), lost {len(self.lost)}, doubled {len(self.doubled)},"
+            f" strange {len(self.strange)}, misplaced {len(self.misplaced)},"
+            f" swapped {len(self.swapped)}"
+        )
+
+
+def judge(spoken: Sequence[Spoken], lines: Sequence[StoredLine]) -> Verdict:
+    """Compares what was said with what is stored.
+
+    A word in the last line of a bot that died counts as stored: that line stays as it is.
+    """
+    verdict = Verdict(spoken=len(spoken))
+    truth = {one.key: one for one in spoken}
+    heard: defaultdict[Key, list[datetime]] = defaultdict(list)
+    for line in lines:
+        for word, at in line.words:
+            for pair in watermark.parse(word):
+                heard[line.identity, watermark.word_text(*pair)].append(at)
+    counts = Counter({key: len(times) for key, times in heard.items()})
+    verdict.strange = [key for key in counts if key not in truth]
+    verdict.doubled = [key for key, count in counts.items() if count > 1 and key in truth]
+    verdict.heard = sum(counts[key] == 1 for key in truth)
+    for one in spoken:
+        if counts[one.key]:
+            error = heard[one.key][0] - one.started_at
+            if abs(error) > TIME_ERROR:
+                verdict.misplaced[one.key] = error.total_seconds()
+    _find_gaps(verdict, [one for one in spoken if not counts[one.key]], lines)
+    _find_swaps(verdict, truth, heard)
+    return verdict
+
+
+async def stored_lines(url: str, slug: str) -> list[StoredLine]:
+    """Everything that PostgreSQL has of a session, by time of speech."""
+    conn = await asyncpg.connect(url)
+    try:
+        rows = await conn.fetch(
+            "select g.identity, g.kind, g.is_final, g.text, g.words, g.started_at, g.ended_at,"
+            " g.reason from transcript_segments g join sessions s on s.id = g.session_id"
+            " where s.slug = $1 order by g.started_at",
+            slug,
+        )
+    finally:
+        await conn.close()
+    return [_line(row) for row in rows]
+
+
+def _line(row: asyncpg.Record) -> StoredLine:
+    words = words_from_json(json.loads(row["words"] or "[]"))
+    return StoredLine(
+        identity=row["identity"],
+        kind=row["kind"],
+        is_final=row["is_final"],
+        text=row["text"],
+        words=tuple((word.text.strip(), word.started_at) for word in words),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        reason=row["reason"],
+    )
+
+
+def _find_gaps(verdict: Verdict, missing: Iterable[Spoken], lines: Sequence[StoredLine]) -> None:
+    gaps = [line for line in lines if line.kind == "gap"]
+    verdict.gap_s = sum((gap.ended_at - gap.started_at).total_seconds() for gap in gaps)
+    for one in missing:
+        is_covered = any(
+            gap.identity == one.identity
+            and gap.started_at - TIME_ERROR <= one.ended_at
+            and one.started_at <= gap.ended_at + TIME_ERROR
+            for gap in gaps
+        )
+        (verdict.covered if is_covered else verdict.lost).append(one)
+
+
+def _find_swaps(
+    verdict: Verdict, truth: dict[Key, Spoken], heard: dict[Key, list[datetime]]
+) -> None:
+    """Each speaker's words in the order of their stored times are in the order of the truth."""
+    stored = sorted((times[0], key) for key, times in heard.items() if key in truth)
+    for identity in {key[0] for _, key in stored}:
+        own = [key for _, key in stored if key[0] == identity]
+        verdict.swapped += [
+            (before, after)
+            for before, after in itertools.pairwise(own)
+            if truth[before].started_at > truth[after].started_at
+        ]
