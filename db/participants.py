@@ -108,7 +108,7 @@ async def left(
     await conn.execute(
         "update participants set left_at = greatest(left_at, $4)"
         " where session_id = $1 and identity = $2"
-        " and (last_joined_at is null or last_joined_at <= $3 + interval '2 seconds')",
+        " and (last_joined_at is null or last_joined_at <= $3::timestamptz + interval '2 seconds')",
         session_id,
         identity,
         since,

@@ -1,6 +1,7 @@
 """uvicorn as we run it: patient with streams, not with clients that trickle their headers."""
 
 import asyncio
+import logging
 from typing import Any
 
 import h11
@@ -52,8 +53,10 @@ def configured(app: ASGIApp, settings: WebSettings, **overrides: Any) -> uvicorn
     """The server's configuration; WebSocket pings are the hub's, not uvicorn's.
 
     Track Egress answers our pings with a payload of its own, which uvicorn would take for
-    silence and close the stream after forty seconds.
+    silence and close the stream after forty seconds. Its own log is heard from WARNING on: it
+    writes the address of every WebSocket, in which the token stands.
     """
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
