@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,7 @@ from agent.vad import make_vad
 from core.errors import StoreError
 from core.ids import Slug
 from core.transcript import Segment
+from core.wire import RoomState
 from db.records import InsightRecord
 
 logger = logging.getLogger(__name__)
@@ -127,9 +129,13 @@ class RoomJob:
 
         def on_segment(segment: Segment) -> None:
             insights.offer(segment)
-            kind = segment.kind if segment.kind == "gap" else _FINAL[segment.is_final]
-            self._meter.add("segments", label=kind)
+            count_segment(self._meter, segment, self._clock.now())
 
+        def on_state(state: RoomState) -> None:
+            publisher.room_state(state)
+            self._meter.add("bot_state_changes", label=state)
+
+        delivery = Delivery(recorder=journal, lines=publisher, on_segment=on_segment)
         context = SpeakerContext(
             slug=self._slug,
             clock=self._clock,
@@ -141,8 +147,9 @@ class RoomJob:
                 options=settings.gladia,
                 make_vad=make_vad(settings.vad_backend),
             ),
-            delivery=Delivery(recorder=journal, lines=publisher, on_segment=on_segment),
+            delivery=delivery,
             statuses=publisher,
+            on_usage=lambda audio_s: self._meter.add("audio_seconds_billed", audio_s),
         )
 
         def make_speaker(person: Person) -> Speaker:
@@ -160,19 +167,28 @@ class RoomJob:
             parts={
                 "publisher": publisher.run,
                 "insights": insights.run,
-                "report": lambda: self._report(relay, insights, publisher),
+                "report": lambda: self._report(relay, insights, publisher, delivery),
             },
-            on_state=publisher.room_state,
+            on_state=on_state,
             flush=lambda: publisher.drain(PUBLISH_S),
             on_over=lambda reason: self._over(reason, relay),
         )
 
     async def _report(
-        self, relay: RelaySender, insights: RoomInsights, publisher: Publisher
+        self,
+        relay: RelaySender,
+        insights: RoomInsights,
+        publisher: Publisher,
+        delivery: Delivery,
     ) -> None:
         while True:
             publisher.insights_state(insights.state)
             await asyncio.sleep(_REPORT_EVERY_S)
+            self._meter.follow("published", publisher.counts.published)
+            self._meter.follow("publish_failures", publisher.counts.failed)
+            self._meter.follow("finals_not_published", publisher.counts.finals_lost)
+            self._meter.follow("finals_not_stored", delivery.not_stored)
+            self._meter.follow("relay_dropped", relay.dropped)
             if sums := self._meter.take():
                 relay.metrics(sums)
 
@@ -206,7 +222,20 @@ class RoomJob:
         self._ctx.shutdown("failed")
 
 
-_FINAL: Final = {True: "final", False: "interim"}
+def count_segment(meter: Meter, segment: Segment, now: datetime) -> None:
+    """Counts a segment; a final with its latency, a gap with its length."""
+    if segment.kind == "gap":
+        meter.add("segments", label="gap")
+        lost_s = (segment.ended_at - segment.started_at).total_seconds()
+        meter.add("audio_seconds_lost", lost_s, label=segment.reason or "unknown")
+    elif segment.is_final:
+        meter.add("segments", label="final")
+        meter.add("stt_latency_seconds", max((now - segment.ended_at).total_seconds(), 0.0))
+        meter.add("stt_latency_count")
+    else:
+        meter.add("segments", label="interim")
+
+
 JOB: Final = "roomscribe.job"
 BOOT: Final = "roomscribe.boot"
 

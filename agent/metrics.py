@@ -21,19 +21,17 @@ from prometheus_client import (
 logger = logging.getLogger(__name__)
 
 COUNTERS: Final[dict[str, tuple[str, str | None]]] = {
-    "audio_bytes_sent": ("bytes of audio sent to Gladia", None),
+    "audio_seconds_billed": ("seconds of audio that Gladia charges", None),
     "audio_seconds_lost": ("seconds of speech that are known to be lost", "reason"),
-    "faults": ("faults of Gladia, by kind", "kind"),
     "segments": ("transcript segments made", "kind"),
     "stt_latency_seconds": ("sum of the seconds from the end of an utterance to its final", None),
     "stt_latency_count": ("finals that stt_latency_seconds sums over", None),
-    "speakers_deaf": ("times a speaker was heard but got no text", None),
-    "published": ("messages published into rooms", "topic"),
-    "publish_failures": ("messages that could not be published", None),
-    "dropped": ("messages given up because a queue was full", "queue"),
-    "insight_calls": ("requests to the language model", "outcome"),
-    "insight_tokens": ("tokens that the language model charged", None),
-    "room_reconnects": ("times a bot lost its room and came back", None),
+    "finals_not_stored": ("finals that were shown but could not be written down", None),
+    "published": ("messages that rooms took", None),
+    "publish_failures": ("messages that rooms did not take, each try", None),
+    "finals_not_published": ("finals that a room did not take at all; they are stored", None),
+    "relay_dropped": ("messages from jobs that did not reach the main process", None),
+    "bot_state_changes": ("changes of the bots' connection to their rooms", "state"),
     "parts_restarted": ("parts that failed and were started again", "part"),
     "jobs_ended": ("jobs that are over, for whatever reason", None),
     "jobs_refused": ("rooms that this worker did not take", "reason"),
@@ -48,12 +46,21 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
+        self._totals: dict[tuple[str, str], float] = {}
 
     def add(self, name: str, value: float = 1.0, *, label: str = "") -> None:
         """Adds to a counter of COUNTERS; `label` is the value of its label, if it has one."""
         assert name in COUNTERS, name
         key = f"{name}{_SEPARATOR}{label}" if label else name
         self._sums[key] = self._sums.get(key, 0.0) + value
+
+    def follow(self, name: str, total: float, *, label: str = "") -> None:
+        """Adds what `total`, a sum that only grows, has grown by since the last call."""
+        key = (name, label)
+        grown = total - self._totals.get(key, 0.0)
+        self._totals[key] = total
+        if grown:
+            self.add(name, grown, label=label)
 
     def take(self) -> dict[str, float]:
         """The sums since the last call."""

@@ -39,11 +39,6 @@ class StoreLink:
         """Whether the database answered when it was last asked."""
         return self.database is not None and self.database.down_since is None
 
-    @property
-    def journal_waits(self) -> bool:
-        """Whether this process moves the journal's records."""
-        return self._flusher is not None and self._flusher.is_elected
-
     def publish(self, slug: str, payload: bytes) -> None:
         """Hands a live message to the bus; the oldest that wait give way to new ones."""
         self.dropped += len(self._waiting) == _QUEUE
