@@ -10,6 +10,8 @@ from core.gladia.options import GladiaOptions
 from core.gladia.timeline import Timeline
 from core.gladia.utterances import UtteranceBook
 
+_MOST_STARTS = 32
+
 
 class Hearing:
     """Decides what may be forgotten, and what the next leg has to hear again.
@@ -30,11 +32,17 @@ class Hearing:
         self._unheard = samples(limits.unheard_s)
         self._heard = 0
         self._speech_starts: list[int] = []
+        self._at_risk: set[int] = set()
 
     @property
     def is_quiet(self) -> bool:
         """No utterance waits for its final."""
         return self.book.unfinished_start() is None
+
+    @property
+    def may_miss_finals(self) -> bool:
+        """A connection was lost between some speech and its final, which has not come since."""
+        return bool(self._at_risk)
 
     @property
     def has_uncovered_speech(self) -> bool:
@@ -45,7 +53,9 @@ class Hearing:
         self, leg: int, source: int, timeline: Timeline, message: Transcript, now: float
     ) -> None:
         """Takes a transcript of the current leg, or of one that says its last words."""
-        self._understood(self.book.transcript(leg, source, timeline, message, now))
+        heard = self.book.transcript(leg, source, timeline, message, now)
+        if heard is not None:
+            self._understood(*heard, is_final=message.is_final)
 
     def speech(self, timeline: Timeline, edge: SpeechEdge) -> None:
         """Takes a speech event of the current leg."""
@@ -65,6 +75,11 @@ class Hearing:
         """Another leg begins to hear, from here on."""
         self._heard = position
         self._speech_starts.clear()
+        self._at_risk.clear()
+
+    def connection_lost(self) -> None:
+        """Finals on their way may have been lost with it."""
+        self._at_risk.update(self._speech_starts)
 
     def keep_from(self, acknowledged: int) -> int:
         """Audio before this position will not be needed again."""
@@ -79,9 +94,13 @@ class Hearing:
         wanted = min(acknowledged, self._unsettled_from(acknowledged))
         return max(wanted, self.book.final_end_before(min(acknowledged, wanted + self._margin)))
 
-    def _understood(self, position: int) -> None:
-        self._heard = max(self._heard, position)
-        self._speech_starts = [start for start in self._speech_starts if start >= position]
+    def _understood(self, start: int, end: int, *, is_final: bool) -> None:
+        self._heard = max(self._heard, end if is_final else start)
+        if is_final:
+            begun = {at for at in self._speech_starts if start - self._margin <= at < end}
+            self._at_risk -= begun
+            self._speech_starts = [at for at in self._speech_starts if at not in begun]
+            del self._speech_starts[:-_MOST_STARTS]
 
     def _unsettled_from(self, acknowledged: int) -> int:
         oldest = min(self._heard, *self._speech_starts, acknowledged)

@@ -77,8 +77,8 @@ class Ledger:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing is in flight and nothing waits for a verdict."""
-        return not self.in_flight and not self._unacked and not self.resend
+        """No chunk is in flight or waits for a verdict; probes do not matter."""
+        return not self.resend and not _chunks([*self._unacked, *self.in_flight])
 
     @property
     def acknowledged_position(self) -> int | None:

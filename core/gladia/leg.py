@@ -94,6 +94,7 @@ class Leg:
         self._url = ""
         self._may_live_on = False
         self._stop_sent = False
+        self._had_drop = False
         self._refusals = 0
         self._fetches = 0
         self._wake_at: float | None = None
@@ -153,6 +154,7 @@ class Leg:
             self._end()
             return
         action = after_close(closed)
+        self._had_drop = self._had_drop or (closed.opened and not in_good_order)
         was_acknowledged = self.uplink.ledger.is_settled
         self.uplink.ledger.connection_lost()
         is_gone = action in {AfterClose.ENDED, AfterClose.NEW_SESSION}
@@ -173,7 +175,7 @@ class Leg:
 
     def acknowledged(self, ack: AudioAck, now: float) -> None:
         """The server confirmed, or refused, audio."""
-        if not self.is_open:
+        if not self.is_open or self.is_abandoned:
             return
         if not ack.accepted:
             if self.uplink.refused(now):
@@ -370,7 +372,8 @@ class Leg:
 
     def _closed(self, now: float) -> None:
         """The server is done with this session; is everything here?"""
-        if self._intent is Intent.ORPHAN or not self._wants_result(self.number):
+        is_complete = not self._had_drop and not self._wants_result(self.number)
+        if self._intent is Intent.ORPHAN or is_complete:
             self._end()
             return
         self._go(Input.CLOSED)

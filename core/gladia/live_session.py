@@ -84,7 +84,7 @@ class LiveSession:
         self._current: Leg | None = None
         self._leg_count = 0
         self._cursor = 0
-        self._idle_at: float | None = None
+        self._paused_at: float | None = None
         self._stopping = False
         self._replacements = Replacements(self._limits)
         self._begun_at = 0.0
@@ -101,7 +101,7 @@ class LiveSession:
         """
         if self._stopping or not pcm:
             return
-        self._idle_at = None
+        self._paused_at = None
         if self._intake.add(position, pcm, now):
             self._flow(now)
 
@@ -116,8 +116,8 @@ class LiveSession:
         if self._stopping:
             return
         self._intake.flush(now)
-        if self._idle_at is None:
-            self._idle_at = now + self._limits.idle_close_s
+        if self._paused_at is None:
+            self._paused_at = now
         self._flow(now)
 
     def stop(self, now: float) -> None:
@@ -126,7 +126,7 @@ class LiveSession:
             return
         self._intake.flush(now)
         self._stopping = True
-        self._idle_at = None
+        self._paused_at = None
         if self._current is not None:
             self._current.finish(now)
         self._flow(now)
@@ -176,6 +176,8 @@ class LiveSession:
             if closed.code != 1000:  # noqa: PLR2004 - RFC 6455
                 detail = f"{closed.code or closed.status}: {closed.reason}"
                 self._outbox.events.append(PeerFault(kind, detail))
+            if leg is self._current:
+                self._hearing.connection_lost()
             leg.connection_lost(closed, now)
             self._advance(now)
 
@@ -218,7 +220,7 @@ class LiveSession:
         waits = [leg.deadline() for leg in self._legs.values()]
         waits += [
             self._intake.deadline(),
-            self._idle_at if self._current is not None else None,
+            self._idle_due(),
             self._replacements.blocked_until,
             self._rotation_due(),
             self._book.deadline() if self._may_expire() else None,
@@ -344,24 +346,43 @@ class LiveSession:
                 self._replacements.note(now)
         elif self._stopping and leg.refusal is not None and leg.refusal.is_permanent:
             self.abort(now)
-        elif self._idle_at is not None and not self._stopping:
+        elif self._paused_at is not None and not self._stopping:
             self._review_idle(leg, now)
 
     def _review_idle(self, leg: Leg, now: float) -> None:
         """Nobody speaks: is it time to close, or to exchange, the session?"""
-        assert self._idle_at is not None
-        is_quiet = self._hearing.is_quiet
-        age = 0.0 if leg.created_at is None else now - leg.created_at
+        assert self._paused_at is not None
+        is_over = now >= self._paused_at + self._limits.idle_close_s
         if leg.is_recovered and leg.uplink.is_caught_up:
-            if now >= self._idle_at or (is_quiet and age >= self._limits.rotate_after_s):
+            if is_over or (self._hearing.is_quiet and self._is_worn(leg, now)):
                 self._set_aside(leg)
                 leg.finish(now)
-        elif now >= self._idle_at:
-            if is_quiet and leg.uplink.is_caught_up:
-                self._set_aside(leg)
-                leg.abandon(now)
-            else:
-                self._idle_at = now + self._limits.ack_timeout_s
+        elif is_over and self._hearing.is_quiet and leg.uplink.is_caught_up:
+            self._set_aside(leg)
+            leg.abandon(now)
+
+    def _is_worn(self, leg: Leg, now: float) -> bool:
+        """Old, or holding back finals that only its stored result can tell."""
+        age = 0.0 if leg.created_at is None else now - leg.created_at
+        if age >= self._limits.rotate_after_s:
+            return True
+        return self._hearing.may_miss_finals and now >= self._overdue_at()
+
+    def _idle_due(self) -> float | None:
+        """When a pause has consequences; past troubles end it themselves when they are over."""
+        leg = self._current
+        if self._paused_at is None or leg is None or self._stopping:
+            return None
+        if not (leg.is_recovered and leg.uplink.is_caught_up):
+            is_stuck = self._hearing.is_quiet and leg.uplink.is_caught_up
+            return self._paused_at + self._limits.idle_close_s if is_stuck else None
+        if self._hearing.may_miss_finals and self._hearing.is_quiet:
+            return self._overdue_at()
+        return self._paused_at + self._limits.idle_close_s
+
+    def _overdue_at(self) -> float:
+        assert self._paused_at is not None
+        return self._paused_at + self._limits.final_grace_s
 
     def _set_aside(self, leg: Leg) -> None:
         self._cursor = leg.uplink.safe_seq

@@ -28,10 +28,10 @@ def normalised(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def says_the_same(a: str, b: str) -> bool:
-    """Equal, or one begins or ends with the other."""
-    short, long = sorted((normalised(a), normalised(b)), key=len)
-    return bool(short) and (long.startswith(short) or long.endswith(short))
+def is_part_of(text: str, told: str) -> bool:
+    """Whether `told` says it all: equal to it, or begins or ends with it."""
+    part, whole = normalised(text), normalised(told)
+    return whole.startswith(part) or whole.endswith(part)
 
 
 def without(utterance: Utterance, told: Sequence[Utterance]) -> Utterance | None:
@@ -46,7 +46,7 @@ def without(utterance: Utterance, told: Sequence[Utterance]) -> Utterance | None
     if not touching:
         return utterance
     is_covered = coverage(span, spans) >= SAME_SPEECH
-    if is_covered and any(says_the_same(utterance.text, final.text) for final in touching):
+    if is_covered and any(is_part_of(utterance.text, final.text) for final in touching):
         return None
     if not utterance.words:
         return None if is_covered else utterance

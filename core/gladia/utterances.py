@@ -69,8 +69,8 @@ class UtteranceBook:
 
     def transcript(
         self, leg: int, source: int, timeline: Timeline, message: Transcript, now: float
-    ) -> int:
-        """Takes a version of an utterance; returns how far on the time line it was heard.
+    ) -> tuple[int, int] | None:
+        """Takes a version of an utterance; returns what part of the time line it is about.
 
         Args:
             leg: the session that heard it.
@@ -83,14 +83,14 @@ class UtteranceBook:
         heard = self._placed(timeline, message.utterance, message.is_final)
         if heard is None:
             self._emit(PeerFault("unplaced_transcript"))
-            return 0
+            return None
         entry = self._entry(leg, message, heard, now)
         entry.due_at, entry.source = now + self._patience_s, source
         if message.is_final:
             self._final(leg, entry, heard)
         else:
             self._interim(entry, heard)
-        return heard.end_position if message.is_final else heard.start_position
+        return heard.start_position, heard.end_position
 
     def late_transcript(self, leg: int, timeline: Timeline, message: Transcript) -> None:
         """A leg that was given up still speaks: only finals of what it had begun are kept."""
@@ -287,7 +287,11 @@ class UtteranceBook:
 
     def _told_elsewhere(self, entry: _Entry) -> list[Utterance]:
         """Finals that other connections brought. Within one, Gladia's own cuts are respected."""
-        return [told for source, told in self._finals if source != entry.source]
+        return [
+            told
+            for source, told in self._finals
+            if source != entry.source and told is not entry.shown
+        ]
 
     def _show(self, entry: _Entry, version: Utterance) -> None:
         rev = 1 if entry.shown is None else entry.shown.rev + 1
