@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp
 
 from web import realtime
+from web.oidc import sign_in_routes
 from web.openapi import document
 from web.page import page_routes
 from web.problems import problem_response
@@ -38,6 +39,7 @@ def create_app(services: Services, further: Sequence[BaseRoute] = ()) -> ASGIApp
             *routes_of(TABLE, services),
             WebSocketRoute(realtime.PATH, realtime.Realtime(services)),
             *further,
+            *sign_in_routes(services),
             *reference,
             *page_routes(services),
         ],

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-import httpx
+import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.starlette_client import OAuth
 from joserfc.errors import JoseError
@@ -60,7 +60,7 @@ class SignIn:
             )
         except Problem as problem:
             return problem.response()
-        except (httpx.HTTPError, OAuthError) as exc:
+        except (httpx2.HTTPError, OAuthError) as exc:
             return _failed("the identity provider does not answer", exc)
         return answer
 
@@ -75,7 +75,7 @@ class SignIn:
             return problem.response()
         except StoreUnavailable as exc:
             return refusal(exc)
-        except (httpx.HTTPError, OAuthError, JoseError, KeyError, ValueError) as exc:
+        except (httpx2.HTTPError, OAuthError, JoseError, KeyError, ValueError) as exc:
             return _failed("sign-in did not succeed", exc)
         target = local_path(str(request.session.pop("next", "/")))
         response = RedirectResponse(target, 303, headers={"cache-control": "no-store"})

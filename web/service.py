@@ -57,6 +57,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.is_up.set()
 
+    def hang_up(self) -> None:
+        """Stops listening, also where serving was cancelled and not told to end."""
+        for server in getattr(self, "servers", ()):
+            server.close()
+
     @property
     def port(self) -> int:
         """The port in use, also where port 0 was asked for; only once `started`."""
@@ -88,6 +93,7 @@ class Service:
                 try:
                     await self.server.serve()
                 finally:
+                    self.server.hang_up()
                     for task in lasting:
                         task.cancel()
 
