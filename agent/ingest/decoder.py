@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.decode_ledger import DecodeLedger
+from core.errors import ConfigError
 from core.retry import Backoff
 from core.rtmp import AudioTag
 
@@ -31,6 +32,7 @@ _EXIT_S = 1.0
 _BACKOFF = Backoff(first_s=0.05, max_s=10.0, factor=3.0, jitter=0.3)
 _QUIET = ("-nostdin", "-hide_banner", "-loglevel", "error")
 _FLV_INPUT = ("-probesize", "32", "-analyzeduration", "0", "-f", "flv", "-i", "pipe:0")
+_PULL_INPUT = ("-rw_timeout", "5000000", "-probesize", "32", "-analyzeduration", "0")
 # No `first_pts=0` in the filter: when a broken frame changes the channel layout the filter begins
 # anew, and would put silence for all the time since the start there (seen with ffmpeg 5.1). The
 # ledger gives each child a time line that begins at 0.
@@ -51,6 +53,22 @@ def find_decoder(ffmpeg: str = "") -> tuple[str, ...]:
     if binary is not None:
         return (binary, *_QUIET, *_FLV_INPUT, *_ALIGNED, *_PCM_OUTPUT)
     return (sys.executable, "-I", str(Path(__file__).with_name("avdecode.py")))
+
+
+def pull_command(url: str, ffmpeg: str = "") -> tuple[str, ...]:
+    """The command that reads a stream from an RTMP server.
+
+    Args:
+        url: the stream.
+        ffmpeg: path of the binary; default: the one on PATH.
+
+    Raises:
+        ConfigError: there is no ffmpeg here.
+    """
+    binary = shutil.which(ffmpeg or "ffmpeg")
+    if binary is None:
+        raise ConfigError(["RTMP_PULL_URL needs ffmpeg: apt-get install ffmpeg"])
+    return (binary, *_QUIET, *_PULL_INPUT, "-i", url, *_ALIGNED, *_PCM_OUTPUT)
 
 
 class Decoder:

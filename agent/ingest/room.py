@@ -12,8 +12,9 @@ from typing import Final
 from agent.clock import SessionClock
 from agent.delivery import Delivery, Recorder
 from agent.ingest.counters import IngestCounters
-from agent.ingest.decoder import Decoder
+from agent.ingest.decoder import Decoder, pull_command
 from agent.ingest.egress import Attendee
+from agent.ingest.pull import Puller
 from agent.ingest.resample import Downsampler
 from agent.ingest.stream import (
     MIX_LATENCY_S,
@@ -61,6 +62,8 @@ class IngestContext:
     make_sink: Callable[[Slug], Sink]
     bus: BusWriter | None
     decoder: tuple[str, ...]
+    ffmpeg: str
+    """Path of the binary; empty: the one on PATH."""
     counters: IngestCounters
     model: ModelSettings
     database: DatabaseSettings
@@ -98,6 +101,7 @@ class IngestRoom:
         )
         self._streams: dict[str, Stream] = {}
         self._publishes: set[Publish] = set()
+        self._puller: Puller | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._starting: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._drained = asyncio.Event()
@@ -139,6 +143,25 @@ class IngestRoom:
         self._start(f"decoder:{self.slug}", publish.run)
         return publish
 
+    def open_pull(self, url: str) -> None:
+        """Pulls the mix from an external server until `drain`; again does nothing."""
+        if self._puller is not None:
+            return
+        stream = self._stream(MIX, self.mixed, MIX_LATENCY_S)
+        self._puller = Puller(
+            pull_command(url, self._context.ffmpeg),
+            on_pcm=lambda pcm: self._pulled(stream, pcm),
+            on_gone=stream.interrupt,
+            on_error=self._context.counters.decoder_fault,
+        )
+        self._start(f"pull:{self.slug}", self._puller.run)
+
+    def _pulled(self, stream: Stream, pcm: bytes) -> None:
+        first = stream.heard_at is None
+        stream.push(pcm)
+        if first:
+            self.arrived(stream)
+
     def open_track(self, track_sid: str) -> "TrackFeed":
         """A sink for the audio of one track; its owner is found in the last list of people."""
         owner = next((one for one in self.mixed.people.values() if track_sid in one.tracks), None)
@@ -178,6 +201,8 @@ class IngestRoom:
         """Ends every stream, waits for their last finals, and publishes what waits."""
         for publish in tuple(self._publishes):
             publish.end(clean=True)
+        if self._puller is not None:
+            self._puller.end()
         with suppress(TimeoutError):
             async with asyncio.timeout(DECODE_S):
                 for publish in tuple(self._publishes):

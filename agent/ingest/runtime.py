@@ -163,6 +163,7 @@ def _wired(
         make_sink=lambda slug: ServerSink(control, slug),
         bus=outlet,
         decoder=find_decoder(settings.ffmpeg),
+        ffmpeg=settings.ffmpeg,
         counters=counters,
         model=shared.model,
         database=shared.database,

@@ -112,6 +112,7 @@ class Ingest:
         entry = self._entry(slug)
         if not entry.had_bot:
             entry.failover.ask(mode)
+            entry.idle_since, self._peopled_at = monotonic(), float("-inf")
             self._wake.set()
         return self.status(slug)
 
@@ -257,7 +258,8 @@ class Ingest:
         """Ends a room that somebody else has, that has ended, or that nobody sends to."""
         room = entry.room
         if room is None:
-            if slug not in self._peopled and not entry.failover.is_busy:
+            unused = now - entry.idle_since >= KEEP_S and not entry.failover.is_busy
+            if slug not in self._peopled and unused:
                 del self._entries[slug]
             return
         entry.idle_since = max(entry.idle_since, room.last_heard_at or entry.idle_since)
@@ -288,7 +290,7 @@ class Ingest:
         if not await self._hold(slug, _KINDS[kind]):
             entry.failover.failed(track_sid, "refused", monotonic(), 0.0)
             return
-        self._room(slug)
+        room = self._room(slug)
         token = self._keys.mint(
             slug,
             expires_at_s=_unix_s() + KEY_TTL_S,
@@ -298,6 +300,8 @@ class Ingest:
             if track_sid is None:
                 url = self._settings.rtmp_url(slug, token, self.port_number)
                 egress_id = await self._control.start_mix(slug, url)
+                if self._settings.rtmp_pull_url:
+                    room.open_pull(self._settings.rtmp_pull_url.replace("{key}", slug))
             else:
                 url = self._settings.track_url(slug, track_sid, token)
                 egress_id = await self._control.start_track(slug, track_sid, url)
