@@ -58,6 +58,8 @@ class Worker:
     def __init__(self, settings: Settings, client: api.LiveKitAPI, relay: Path) -> None:
         self._settings = settings
         self._stopping = asyncio.Event()
+        self._running = False
+        """The server was told to run; before, it cannot be told to stop."""
         self._started = asyncio.Event()
         self._registered = asyncio.Event()
         self._exit_code = OK
@@ -197,6 +199,7 @@ class Worker:
             logger.warning("starting without the database")
         if self._stopping.is_set():
             return
+        self._running = True
         try:
             await self.server.run(devmode=dev, unregistered=not registers)
         except (RuntimeError, ValueError, OSError):
@@ -207,11 +210,8 @@ class Worker:
 
     async def _hand_over(self) -> None:
         logger.info("stopping", extra={"rooms": self.leases.count})
-        try:
-            await self.server.drain(timeout=max(1, math.ceil(self._settings.drain_timeout_s)))
-        except TimeoutError:
-            logger.info("rooms are handed over", extra={"rooms": self.leases.count})
-        await self.server.aclose()
+        if self._running:
+            await self._end_jobs()
         await self.leases.settle(self._jobs)
         try:
             async with asyncio.timeout(_HAND_OVER_S):
@@ -223,13 +223,19 @@ class Worker:
         except StoreError:
             logger.exception("records remain in the journal for the next start")
 
+    async def _end_jobs(self) -> None:
+        try:
+            await self.server.drain(timeout=max(1, math.ceil(self._settings.drain_timeout_s)))
+        except TimeoutError:
+            logger.info("rooms are handed over", extra={"rooms": self.leases.count})
+        await self.server.aclose()
+
     # Jobs
 
     def _jobs(self) -> Mapping[str, str]:
-        try:
-            return {info.job.id: info.job.room.name for info in self.server.active_jobs}
-        except AttributeError:  # the framework makes its pool when the server starts
+        if not self._started.is_set():
             return {}
+        return {info.job.id: info.job.room.name for info in self.server.active_jobs}
 
     def _job_ended(self, claim: Claim) -> None:
         self.metrics.add("jobs_ended")

@@ -65,3 +65,21 @@ async def test_an_unreachable_livekit_exits_1(state_dir: Path, database_url: str
     assert done.returncode == 1, done.stdout + done.stderr
     assert "could not register with LiveKit" in done.stdout
     assert "secret-secret" not in done.stdout + done.stderr
+
+
+async def test_a_database_that_can_never_be_used_exits_2(state_dir: Path) -> None:
+    done = await asyncio.to_thread(
+        run,
+        "start",
+        LIVEKIT_URL=f"ws://{nobody_listens()}",
+        LIVEKIT_API_KEY="key",
+        LIVEKIT_API_SECRET="secret-secret-secret-secret-secret!",
+        GLADIA_API_KEY="key",
+        DATABASE_URL="postgresql://localhost:port/roomscribe",
+        ROOMSCRIBE_DATA_DIR=str(state_dir),
+        HEALTH_PORT="0",
+        METRICS_PORT="0",
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "configuration is wrong" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
