@@ -32,7 +32,7 @@ from core.gladia.messages import (
     decode_result,
 )
 from core.gladia.outbox import Outbox
-from core.gladia.refusals import AfterClose, Refusal, after_close, after_post
+from core.gladia.refusals import AfterClose, Refusal, after_close, after_post, has_ended
 from core.gladia.replay import ReplayBuffer
 from core.gladia.resume import ResumePolicy
 from core.gladia.uplink import Uplink
@@ -164,7 +164,7 @@ class Leg:
         window_s = self._limits.stop_timeout_s if self._stop_sent else self._limits.resume_window_s
         verdict = self._resume.dropped(action, now, window_s=window_s, failed_probe=failed_probe)
         if isinstance(verdict, str):
-            self._may_live_on = self._may_live_on and not is_gone
+            self._may_live_on = self._may_live_on and not has_ended(closed)
             if self._stop_sent and was_acknowledged:
                 self._closed(now)
             else:
