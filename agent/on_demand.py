@@ -6,7 +6,7 @@ more often than the loop's pace, and once at a time.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from agent.insights import InsightEngine, NewInsight, Restored
@@ -32,7 +32,7 @@ class OnDemandInsights:
         database: Database,
         model: LanguageModel,
         settings: ModelSettings,
-        on_insight: Callable[[Slug, NewInsight], None],
+        on_insight: Callable[[Slug, NewInsight], Awaitable[None]],
     ) -> None:
         """Serves all sessions.
 
@@ -40,7 +40,7 @@ class OnDemandInsights:
             database: where finals are read and insights stored.
             model: the account to ask.
             settings: its limits, per session.
-            on_insight: called after a new insight was stored, to broadcast it.
+            on_insight: awaited after a new insight was stored, to broadcast it.
         """
         self._database = database
         self._model = model
@@ -82,7 +82,7 @@ class OnDemandInsights:
             await engine.ask()
         for new in made:
             await self._store(slug, new)
-            self._on_insight(slug, new)
+            await self._on_insight(slug, new)
         if not made and stored.insight is None and engine.state is not EngineState.WAITING:
             raise ProviderError("the language model gave no insight", retryable=True)
         return engine.insight

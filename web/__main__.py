@@ -16,12 +16,20 @@ from livekit.api import EgressInfo, EgressStatus
 from agent.ingest.doors import Status
 from agent.ingest.runtime import RunningIngest, Secrets, open_ingest
 from agent.ingest.settings import IngestSettings
+from agent.insights import NewInsight
+from agent.language_model import LanguageModel, ModelSettings, open_language_model
+from agent.on_demand import OnDemandInsights
+from agent.recaps import RecapWriter
 from agent.settings import Settings
+from core.env import Env
 from core.errors import ConfigError, StoreUnavailable
 from core.ids import Identity, Slug
+from core.wire import insights_message
+from db.bus import Bus
+from db.pool import Database
 from web.alone import lone_server
 from web.engines import FallbackMode, FallbackState, SpeakerReport
-from web.service import Engines, open_service
+from web.service import Engines, Plug, open_service
 from web.settings import WebSettings
 
 log = logging.getLogger("web")
@@ -83,9 +91,39 @@ async def _ingest(
             serving.cancel()
 
 
+@asynccontextmanager
+async def _model(environ: Mapping[str, str]) -> AsyncIterator[tuple[LanguageModel, ModelSettings]]:
+    """The language model account, also where it is not configured: nothing asks it then."""
+    env = Env(environ)
+    settings = ModelSettings.from_env(env)
+    env.check()
+    async with open_language_model(settings) as model:
+        yield model, settings
+
+
+def _engines(ingest: RunningIngest | None, model: LanguageModel, settings: ModelSettings) -> Plug:
+    """What this process can do beyond HTTP, made once its database and bus are there."""
+
+    def plug(database: Database, bus: Bus) -> Engines:
+        async def broadcast(slug: Slug, new: NewInsight) -> None:
+            await bus.publish([(slug, insights_message(slug, new.insight, new.at))])
+
+        insights = OnDemandInsights(
+            database=database, model=model, settings=settings, on_insight=broadcast
+        )
+        return Engines(
+            fallback=Fallback(ingest) if ingest else None,
+            insights=insights if settings.enabled else None,
+            recaps=RecapWriter(database=database, model=model) if settings.enabled else None,
+            routes=[ingest.route] if ingest else [],
+        )
+
+    return plug
+
+
 async def serve(settings: WebSettings, environ: Mapping[str, str]) -> None:
     """Runs the service until SIGTERM or SIGINT."""
-    async with _ingest(settings, environ) as ingest:
+    async with _ingest(settings, environ) as ingest, _model(environ) as (model, model_settings):
         if settings.server_mode == "rtmp":
             assert ingest is not None
             server = lone_server(settings, [ingest.route])
@@ -93,10 +131,8 @@ async def serve(settings: WebSettings, environ: Mapping[str, str]) -> None:
             log.info("ingest starts", extra={"host": settings.host, "port": settings.port})
             await server.serve()
             return
-        engines = Engines()
-        if ingest is not None:
-            engines = Engines(fallback=Fallback(ingest), routes=[ingest.route])
-        async with open_service(settings, engines) as service:
+        plug = _engines(ingest, model, model_settings)
+        async with open_service(settings, plug) as service:
             _on_signals(service.stop)
             log.info("web service starts", extra={"host": settings.host, "port": settings.port})
             if settings.auth_mode == "open":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +11,8 @@ from functools import partial
 import uvicorn
 from starlette.routing import BaseRoute
 
-from db.bus import PostgresBus, RedisBus
-from db.pool import open_database
+from db.bus import Bus, PostgresBus, RedisBus
+from db.pool import Database, open_database
 from web.app import create_app
 from web.callers import Callers
 from web.counters import Counters
@@ -101,20 +101,28 @@ class Service:
         self.server.should_exit = True
 
 
+Plug = Callable[[Database, Bus], Engines]
+"""Makes the engines, which read the service's database and broadcast by its bus."""
+
+
+def unplugged(_database: Database, _bus: Bus) -> Engines:
+    """No engine at all."""
+    return Engines()
+
+
 @asynccontextmanager
-async def open_service(
-    settings: WebSettings, engines: Engines | None = None
-) -> AsyncIterator[Service]:
+async def open_service(settings: WebSettings, plug: Plug = unplugged) -> AsyncIterator[Service]:
     """Opens everything that the service stands on; it serves once `run` is called.
 
     Raises:
         ConfigError: the database cannot be used as configured.
         StoreUnavailable: the embedded database did not start.
     """
-    plugged = engines or Engines()
     signer = Signer(settings.auth_secret)
     async with open_database(settings.database) as database, open_rooms(settings) as rooms:
         counters = Counters()
+        bus: Bus = RedisBus(settings.redis_url) if settings.redis_url else PostgresBus(database)
+        plugged = plug(database, bus)
         services = Services(
             settings=settings,
             database=database,
@@ -122,7 +130,7 @@ async def open_service(
             signer=signer,
             callers=Callers(settings=settings, signer=signer),
             limits=RateLimits.of(settings.redis_url, settings.rate_limit_factor),
-            bus=RedisBus(settings.redis_url) if settings.redis_url else PostgresBus(database),
+            bus=bus,
             hub=Hub(partial(lend, database), counters),
             counters=counters,
             fallback=plugged.fallback,

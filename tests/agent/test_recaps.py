@@ -164,11 +164,12 @@ async def test_insights_on_demand_cost_the_same_for_any_number_of_clients(
     database: Database, model: LanguageModel, stand_in: OpenAiStandIn, clients: int
 ) -> None:
     news: list[tuple[Slug, NewInsight]] = []
+
+    async def on_insight(slug: Slug, new: NewInsight) -> None:
+        news.append((slug, new))
+
     engine = OnDemandInsights(
-        database=database,
-        model=model,
-        settings=settings_for(stand_in),
-        on_insight=lambda slug, new: news.append((slug, new)),
+        database=database, model=model, settings=settings_for(stand_in), on_insight=on_insight
     )
     shift = datetime.now(UTC) - START - timedelta(hours=2)
     segments = [
@@ -191,11 +192,12 @@ async def test_insights_on_demand_cost_the_same_for_any_number_of_clients(
 async def test_insights_on_demand_of_a_quiet_or_unknown_session(
     database: Database, model: LanguageModel, stand_in: OpenAiStandIn
 ) -> None:
+
+    async def ignore(_slug: Slug, _new: NewInsight) -> None:
+        return
+
     engine = OnDemandInsights(
-        database=database,
-        model=model,
-        settings=settings_for(stand_in),
-        on_insight=lambda _slug, _new: None,
+        database=database, model=model, settings=settings_for(stand_in), on_insight=ignore
     )
     with pytest.raises(NotFound):
         await engine.refresh(SLUG)

@@ -60,7 +60,10 @@ def settings_of(database_url: str, **variables: str) -> WebSettings:
 @asynccontextmanager
 async def serving(settings: WebSettings, engines: Engines | None = None) -> AsyncIterator[Running]:
     """Serves until the block ends."""
-    async with open_service(settings, engines) as service, asyncio.TaskGroup() as group:
+    async with (
+        open_service(settings, lambda *_: engines or Engines()) as service,
+        asyncio.TaskGroup() as group,
+    ):
         group.create_task(service.run(), name="test:web")
         async with asyncio.timeout(10):
             await service.server.is_up.wait()
