@@ -40,7 +40,7 @@ class ModelSettings:
         if not base_url.startswith(("http://", "https://")):
             env.problem("OPENAI_BASE_URL must begin with http:// or https://")
         return cls(
-            # A server of one's own often wants no key, but the client insists on one.
+            # A server of one's own often wants no key.
             api_key=env.text("OPENAI_API_KEY", "" if base_url == _OPENAI else "none"),
             base_url=base_url.rstrip("/"),
             model=env.text("OPENAI_MODEL", "gpt-4o-mini"),
@@ -130,7 +130,7 @@ class LanguageModel:
 async def open_language_model(settings: ModelSettings) -> AsyncIterator[LanguageModel]:
     """A language model client whose connections close with the block."""
     async with openai.AsyncOpenAI(
-        api_key=settings.api_key,
+        api_key=settings.api_key or "none",  # an empty one is refused, even if nobody asks
         base_url=settings.base_url,
         timeout=settings.timeout_s,
         max_retries=0,
