@@ -22,8 +22,11 @@ Pcm = npt.NDArray[np.int16]
 T = TypeVar("T")
 
 SAMPLE_RATE: Final = 16000
-_FRAME: Final = SAMPLE_RATE // 100
-"""Samples in 10 ms: what a source without a queue takes at a time."""
+_FRAME: Final = SAMPLE_RATE // 20
+"""Samples in 50 ms: what is handed over at a time."""
+_AHEAD_S: Final = 0.3
+"""Handed over before it is due, so that a busy Python does not make the sound stutter: the source
+paces itself in a thread of its own."""
 _SILENCE: Final = np.zeros(_FRAME, np.int16)
 
 
@@ -135,7 +138,7 @@ class Robot:
         """From now on it sends audio all the time, silence while it says nothing."""
         assert self._source is None
         self.heard.clear()
-        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=1000)
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         self._publication = await self.room.local_participant.publish_track(track, options)
@@ -155,7 +158,7 @@ class Robot:
         track.mute() if muted else track.unmute()
 
     async def say(self, pcm: Pcm, label: str = "") -> Said:
-        """Speaks 16 kHz mono in real time; returns when its last sample was captured."""
+        """Speaks 16 kHz mono in real time; returns just before its last sample sounds."""
         done: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
         await self._queue.put(_Utterance(pcm, label, done))
         return await done
@@ -179,7 +182,7 @@ class Robot:
         return [body for body in self.transcripts() if body["isFinal"]]
 
     async def _capture(self, source: rtc.AudioSource) -> None:
-        """Hands over one frame each 10 ms by the clock, catching up after a stall."""
+        """Keeps the source 0.3 s ahead of the clock; its first sample sounds at once."""
         start, start_at, count = time.monotonic(), datetime.now(UTC), 0
         utterance, offset = None, 0
         while source is self._source:
@@ -195,7 +198,8 @@ class Robot:
             if utterance is not None and offset >= len(utterance.pcm):
                 self._finish(utterance, said_at)
                 utterance = None
-            await asyncio.sleep(start + count * _FRAME / SAMPLE_RATE - time.monotonic())
+            due_s = start + count * _FRAME / SAMPLE_RATE - _AHEAD_S
+            await asyncio.sleep(due_s - time.monotonic())
         if utterance is not None:
             utterance.done.cancel()
         await source.aclose()

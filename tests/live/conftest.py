@@ -36,6 +36,7 @@ def environment(
         "TRANSCRIPT_BATCH_SECONDS": "0.2",
         "HEALTH_PORT": "0",
         "METRICS_PORT": "0",
+        "RTMP_PORT": str(free_port()),
         "RATE_LIMIT_FACTOR": "0",
     }
 

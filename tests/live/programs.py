@@ -69,7 +69,7 @@ class Programs:
     async def __aexit__(self, *_: object) -> None:
         for child in reversed(self._children):
             code = await asyncio.to_thread(child.stop, _STOP_WITHIN_S)
-            print(f"{child.name} ended with {code}\n{child.tail(400)}")  # noqa: T201 - shown if the test fails
+            print(f"{child.name} ended with {code}\n{child.tail(150)}")  # noqa: T201 - shown if the test fails
 
     def start(self, name: str, arguments: list[str], env: dict[str, str]) -> Child:
         python = sys.executable
