@@ -79,7 +79,7 @@ class Hearing:
 
     def connection_lost(self) -> None:
         """Finals on their way may have been lost with it."""
-        self._at_risk.update(self._speech_starts)
+        self._at_risk.update(self._speech_starts, self.book.unfinished_starts())
 
     def keep_from(self, acknowledged: int) -> int:
         """Audio before this position will not be needed again."""
@@ -94,12 +94,17 @@ class Hearing:
         wanted = min(acknowledged, self._unsettled_from(acknowledged))
         return max(wanted, self.book.final_end_before(min(acknowledged, wanted + self._margin)))
 
+    def repeat_from(self, leg: int) -> int | None:
+        """Where to begin again for an utterance that an ended leg left unfinished."""
+        start = self.book.worth_repeating(leg)
+        return None if start is None else start - self._margin
+
     def _understood(self, start: int, end: int, *, is_final: bool) -> None:
         self._heard = max(self._heard, end if is_final else start)
         if is_final:
-            begun = {at for at in self._speech_starts if start - self._margin <= at < end}
-            self._at_risk -= begun
-            self._speech_starts = [at for at in self._speech_starts if at not in begun]
+            told = range(start - self._margin, end)
+            self._at_risk = {at for at in self._at_risk if at not in told}
+            self._speech_starts = [at for at in self._speech_starts if at not in told]
             del self._speech_starts[:-_MOST_STARTS]
 
     def _unsettled_from(self, acknowledged: int) -> int:

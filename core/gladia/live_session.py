@@ -354,7 +354,7 @@ class LiveSession:
         assert self._paused_at is not None
         is_over = now >= self._paused_at + self._limits.idle_close_s
         if leg.is_recovered and leg.uplink.is_caught_up:
-            if is_over or (self._hearing.is_quiet and self._is_worn(leg, now)):
+            if is_over or self._is_worn(leg, now):
                 self._set_aside(leg)
                 leg.finish(now)
         elif is_over and self._hearing.is_quiet and leg.uplink.is_caught_up:
@@ -364,7 +364,7 @@ class LiveSession:
     def _is_worn(self, leg: Leg, now: float) -> bool:
         """Old, or holding back finals that only its stored result can tell."""
         age = 0.0 if leg.created_at is None else now - leg.created_at
-        if age >= self._limits.rotate_after_s:
+        if age >= self._limits.rotate_after_s and self._hearing.is_quiet:
             return True
         return self._hearing.may_miss_finals and now >= self._overdue_at()
 
@@ -376,7 +376,7 @@ class LiveSession:
         if not (leg.is_recovered and leg.uplink.is_caught_up):
             is_stuck = self._hearing.is_quiet and leg.uplink.is_caught_up
             return self._paused_at + self._limits.idle_close_s if is_stuck else None
-        if self._hearing.may_miss_finals and self._hearing.is_quiet:
+        if self._hearing.may_miss_finals:
             return self._overdue_at()
         return self._paused_at + self._limits.idle_close_s
 
@@ -410,8 +410,20 @@ class LiveSession:
             leg.abandon(now)
         if leg.state is LegState.ENDED:
             self._count_usage(leg)
+            self._repeat(leg, now)
             self._book.close_leg(leg.number)
             del self._legs[leg.number]
+
+    def _repeat(self, leg: Leg, now: float) -> None:
+        """An utterance that even the stored result lacks is heard again, if its audio is here."""
+        start = self._hearing.repeat_from(leg.number)
+        if start is None or self._current is not None or not self._replacements.may(now):
+            return
+        first = self._buffer.seq_at(start)
+        if first < self._cursor and not self.finished:
+            self._cursor = first
+            self._book.hand_over(leg.number, self._leg_count + 1)
+            self._replacements.note(now)
 
     def _leg_of(self, connection: int) -> Leg | None:
         for leg in self._legs.values():

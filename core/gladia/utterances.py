@@ -20,6 +20,7 @@ from core.gladia.timeline import Timeline
 _KEYS = 256
 _FINALS = 64
 _UNJOINED = 32
+_MOST_REPEATS = 2
 Key = tuple[int, int, str]
 """Leg, channel, Gladia's id."""
 
@@ -38,6 +39,8 @@ class _Entry:
     reserve: Utterance | None = None
     """The final of a leg that was given up meanwhile."""
     translations: dict[str, str] = field(default_factory=dict)
+    repeats: int = 0
+    """Sessions that were opened to hear it again."""
     is_adopted: bool = True
     """False after its leg was given up, until the next leg hears it again."""
 
@@ -129,15 +132,24 @@ class UtteranceBook:
         for entry in self._unfinished.values():
             if entry.owner == leg and not entry.is_final:
                 entry.owner, entry.is_adopted = to_leg, False
+                entry.repeats += 1
 
     def is_missing_from(self, leg: int) -> bool:
         """Whether something that this leg heard has no final of Gladia's own."""
         return any(entry.owner == leg for entry in self._unfinished.values())
 
+    def worth_repeating(self, leg: int) -> int | None:
+        """Where the oldest utterance starts that this leg left unfinished; None after two tries."""
+        left = [e for e in self._unfinished.values() if e.owner == leg and not e.is_final]
+        return min((e.span[0] for e in left if e.repeats < _MOST_REPEATS), default=None)
+
+    def unfinished_starts(self) -> list[int]:
+        """Where the utterances without any final start."""
+        return [e.span[0] for e in self._unfinished.values() if not e.is_final]
+
     def unfinished_start(self) -> int | None:
         """Where the oldest utterance without any final starts."""
-        starts = [e.span[0] for e in self._unfinished.values() if not e.is_final]
-        return min(starts, default=None)
+        return min(self.unfinished_starts(), default=None)
 
     def final_end_before(self, position: int) -> int:
         """Where the last final that ends by `position` ends."""
@@ -205,9 +217,9 @@ class UtteranceBook:
         key = (leg, *message.key)
         span = (heard.start_position, heard.end_position)
         entry = self._entries.get(key)
-        if entry is not None and (not entry.is_settled or overlap(entry.span, span)):
+        if entry is not None and span[0] < max(entry.span[1], entry.span[0] + 1):
             return entry
-        # Unknown, or a known id for other audio: ids may restart after a resume.
+        # Unknown, or a known id for later audio: ids may restart after a resume.
         entry = self._adopt(leg, span) or self._new_entry(leg, span, now)
         self._entries[key] = entry
         if len(self._entries) > _KEYS:
