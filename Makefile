@@ -36,7 +36,7 @@ format: setup
 	@$(PYTHON) -m ruff format .
 
 bench: setup
-	@exec $(PYTHON) -m bench
+	@exec $(PYTHON) -m bench.cost
 
 chaos: setup
 	@exec $(PYTHON) -m bench.chaos

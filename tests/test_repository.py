@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # no stubs among the locked packages
 
+from agent.ingest.settings import IngestSettings
 from agent.settings import Settings
 from core.errors import ConfigError
 from web.settings import WebSettings
@@ -121,7 +122,7 @@ class Asked(dict[str, str]):
 def variables() -> set[str]:
     """Every variable that a setting is read from, also those that others bring up."""
     environ = Asked({"OIDC_ISSUER": "https://id.example", "HOST": "0.0.0.0"})
-    for read in (Settings.from_env, WebSettings.from_env):
+    for read in (Settings.from_env, WebSettings.from_env, IngestSettings.from_env):
         try:
             read(environ)
         except ConfigError:
