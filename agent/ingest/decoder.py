@@ -153,7 +153,8 @@ class Decoder:
         )
         self._pending[:] = self._ledger.restart(replay=replay)
         self._process = process
-        self._heard_at = time.monotonic()
+        # A child that has only just started, on a busy machine, gets three times as long.
+        self._heard_at = time.monotonic() + 2 * STUCK_S
         helpers: list[asyncio.Task[None]] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -220,7 +221,7 @@ class Decoder:
                 end_at = now + _END_S
             waiting = self._ledger.waiting_ms >= _STUCK_WAITING_MS
             if not waiting:
-                self._heard_at = now
+                self._heard_at = max(self._heard_at, now)
             stuck = waiting and now - self._heard_at >= STUCK_S
             if stuck or (end_at is not None and now >= end_at):
                 _kill(process)

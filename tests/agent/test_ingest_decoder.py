@@ -67,7 +67,8 @@ async def test_a_killed_child_is_replaced_and_no_sample_is_lost(command: str) ->
         for number, (at_ms, body) in enumerate(tags):
             decoder.feed(tag(at_ms, body))
             if number in {30, 60}:
-                await until(lambda: tape.seconds > 0.5)
+                heard_s = number * 0.064 - 1
+                await until(lambda s=heard_s: decoder.pid is not None and tape.seconds > s, 30)
                 assert decoder.pid is not None
                 os.kill(decoder.pid, signal.SIGKILL)
                 seen = faults["exit"]
