@@ -62,7 +62,7 @@ async def read(call: Call[NoQuery, None]) -> ConfigView:
         sign_in_url="/auth/login" if settings.oidc else None,
         live_kit_url=settings.livekit_public_url,
         transcription=settings.transcription_configured,
-        insights=settings.insights_configured,
+        insights=services.insights is not None,
         fallback=services.fallback is not None,
         languages=list(settings.languages),
         consent_text=settings.consent_text,

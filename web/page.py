@@ -63,7 +63,7 @@ def plain_page(services: Services) -> str:
         "LiveKit": settings.livekit_public_url,
         "Database": "embedded" if services.database.kind == "embedded" else "external",
         "Speech recognition": "on" if settings.transcription_configured else "not configured",
-        "Insights": "on" if settings.insights_configured else "not configured",
+        "Insights": "on" if services.insights is not None else "not configured",
         "Access": (
             "open: everybody who reaches this address may do everything"
             if settings.auth_mode == "open"

@@ -1,4 +1,8 @@
-"""What the web service is told by its environment, checked as a whole before anything starts."""
+"""What the web service is told by its environment, checked as a whole before anything starts.
+
+Each field's `metadata["env"]` names its variable and `metadata["doc"]` explains it; the table in
+the README is tested against them.
+"""
 
 import hashlib
 import hmac
@@ -19,6 +23,10 @@ _MIN_SECRET_CHARS = 32
 _DAY_S = 86_400
 
 
+def _env(name: str, doc: str) -> dict[str, str]:
+    return {"env": name, "doc": doc}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcSettings:
     """The OpenID Connect provider that signs people in."""
@@ -33,48 +41,192 @@ class OidcSettings:
 class WebSettings:
     """Everything that `python -m web` needs; secrets never show in `repr`."""
 
-    host: str
-    port: int
-    public_url: str
-    """Scheme and host under which browsers reach us; empty: taken from each request."""
-    server_mode: ServerMode
-    broadcast_mode: BroadcastMode
-    database: DatabaseSettings
-    redis_url: str = field(repr=False)
-    livekit_url: str
-    livekit_public_url: str
-    """What browsers are told; equal to livekit_url unless they reach it by another address."""
-    livekit_api_key: str
-    livekit_api_secret: str = field(repr=False)
-    transcription_configured: bool
-    """Whether a speech provider's key is set for this installation."""
-    insights_configured: bool
-    auth_mode: AuthMode
-    auth_secret: str = field(repr=False)
-    auth_audience: str
-    auth_issuer: str
-    """`iss` that a host product's tokens must carry; empty: not checked."""
-    auth_jwks_url: str
-    auth_default_space: str
-    """Slug of the space that people signed in by OpenID Connect belong to; empty: none."""
-    oidc: OidcSettings | None
-    service_secret: str = field(repr=False)
-    trusted_proxies: tuple[str, ...]
-    cors_origins: tuple[str, ...]
-    rate_limit_factor: float
-    """Multiplies every rate limit; 0 switches them off."""
-    viewers_per_session: int
-    token_ttl_s: int
-    """Seconds a room token and a guest's right to read live."""
-    session_grace_s: float
-    """Seconds an empty room waits for somebody before its session ends."""
-    consent_text: str
-    languages: tuple[str, ...]
-    webhook_urls: tuple[str, ...]
-    webhook_secret: str = field(repr=False)
-    metrics_sources: tuple[str, ...]
-    """Prometheus addresses of our other processes, gathered into our own /metrics."""
-    metrics_secret: str = field(repr=False)
+    host: str = field(
+        metadata=_env(
+            "HOST",
+            "address to listen on; with AUTH_MODE=open only a loopback address",
+        )
+    )
+    port: int = field(metadata=_env("PORT", "port to listen on; 0 takes a free one"))
+    public_url: str = field(
+        metadata=_env(
+            "PUBLIC_URL",
+            "scheme and host under which browsers reach us; https makes cookies "
+            "`Secure`. Empty: taken from each request",
+        )
+    )
+    server_mode: ServerMode = field(
+        metadata=_env(
+            "SERVER_MODE",
+            "`all`: everything in one process. `ws`: without ingest. `rtmp`: ingest only",
+        )
+    )
+    broadcast_mode: BroadcastMode = field(
+        metadata=_env(
+            "REALTIME_BROADCAST_MODE",
+            "`direct`: the ingest's lines stay in this process. `http`: it posts "
+            "them to WS_SERVER_URL",
+        )
+    )
+    database: DatabaseSettings = field(
+        metadata=_env(
+            "DATABASE_URL",
+            "`postgresql://...`, or `embedded:`; needed with AUTH_MODE=closed",
+        )
+    )
+    redis_url: str = field(
+        repr=False,
+        metadata=_env(
+            "REDIS_URL",
+            "Redis for the bus and the rate limits; empty: PostgreSQL and memory",
+        ),
+    )
+    livekit_url: str = field(
+        metadata=_env(
+            "LIVEKIT_URL",
+            "address of the LiveKit server, `ws://` or `wss://`",
+        )
+    )
+    livekit_public_url: str = field(
+        metadata=_env(
+            "LIVEKIT_PUBLIC_URL",
+            "what browsers are told instead, where they reach it by another address",
+        )
+    )
+    livekit_api_key: str = field(metadata=_env("LIVEKIT_API_KEY", "key of the LiveKit project"))
+    livekit_api_secret: str = field(repr=False, metadata=_env("LIVEKIT_API_SECRET", "its secret"))
+    transcription_configured: bool = field(
+        metadata=_env(
+            "GLADIA_API_KEY",
+            "key of the Gladia account; the web service only looks whether there is one",
+        )
+    )
+    auth_mode: AuthMode = field(
+        metadata=_env(
+            "AUTH_MODE",
+            "`open`: everybody may do everything, on one machine. `closed`: users, "
+            "guests and secrets",
+        )
+    )
+    auth_secret: str = field(
+        repr=False,
+        metadata=_env(
+            "AUTH_SECRET",
+            "signs cookies and tokens, 32 characters at least; the old name "
+            "NEXTAUTH_SECRET is accepted",
+        ),
+    )
+    auth_audience: str = field(
+        metadata=_env(
+            "AUTH_AUDIENCE",
+            "`aud` that a host product's tokens must carry",
+        )
+    )
+    auth_issuer: str = field(
+        metadata=_env(
+            "AUTH_ISSUER",
+            "`iss` that they must carry; empty: not checked",
+        )
+    )
+    auth_jwks_url: str = field(
+        metadata=_env(
+            "AUTH_JWKS_URL",
+            "public keys of a host product that signs with its own",
+        )
+    )
+    auth_default_space: str = field(
+        metadata=_env(
+            "AUTH_DEFAULT_SPACE",
+            "slug of the space that everybody who signs in belongs to; empty: none",
+        )
+    )
+    oidc: OidcSettings | None = field(
+        metadata=_env(
+            "OIDC_ISSUER",
+            "OpenID Connect provider, with OIDC_CLIENT_ID, OIDC_CLIENT_SECRET and OIDC_SCOPES",
+        )
+    )
+    service_secret: str = field(
+        repr=False,
+        metadata=_env(
+            "SERVICE_SECRET",
+            "secret of our own processes; empty: derived from AUTH_SECRET",
+        ),
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        metadata=_env(
+            "TRUSTED_PROXIES",
+            "addresses or networks whose X-Forwarded headers are believed",
+        )
+    )
+    cors_origins: tuple[str, ...] = field(
+        metadata=_env(
+            "CORS_ORIGINS",
+            "origins of other sites whose pages may call us",
+        )
+    )
+    rate_limit_factor: float = field(
+        metadata=_env(
+            "RATE_LIMIT_FACTOR",
+            "multiplies every rate limit; 0 switches them off",
+        )
+    )
+    viewers_per_session: int = field(
+        metadata=_env(
+            "VIEWERS_PER_SESSION",
+            "WebSocket viewers of one session in one process",
+        )
+    )
+    token_ttl_s: int = field(
+        metadata=_env(
+            "TOKEN_TTL_SECONDS",
+            "seconds that room tokens and transcription tokens live",
+        )
+    )
+    session_grace_s: float = field(
+        metadata=_env(
+            "SESSION_GRACE_SECONDS",
+            "seconds after the end of its room after which a session ends",
+        )
+    )
+    consent_text: str = field(
+        metadata=_env(
+            "CONSENT_TEXT",
+            "what people are told about the transcription; stands in every export",
+        )
+    )
+    languages: tuple[str, ...] = field(
+        metadata=_env(
+            "GLADIA_LANGUAGES",
+            "languages that the page offers first",
+        )
+    )
+    webhook_urls: tuple[str, ...] = field(
+        metadata=_env(
+            "WEBHOOK_URLS",
+            "addresses that get `session.ended` and `transcript.ready`",
+        )
+    )
+    webhook_secret: str = field(
+        repr=False,
+        metadata=_env(
+            "WEBHOOK_SECRET",
+            "signs them; empty: derived from AUTH_SECRET",
+        ),
+    )
+    metrics_sources: tuple[str, ...] = field(
+        metadata=_env(
+            "METRICS_SOURCES",
+            "Prometheus addresses of our other processes, gathered into our /metrics",
+        )
+    )
+    metrics_secret: str = field(
+        repr=False,
+        metadata=_env(
+            "METRICS_SECRET",
+            "bearer secret that /metrics asks for; empty: none",
+        ),
+    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, pid: int = 0) -> "WebSettings":
@@ -112,7 +264,6 @@ class WebSettings:
             livekit_api_key=env.required("LIVEKIT_API_KEY", "the key of the LiveKit project"),
             livekit_api_secret=api_secret,
             transcription_configured=bool(env.text("GLADIA_API_KEY")),
-            insights_configured=bool(env.text("OPENAI_API_KEY")),
             auth_mode=auth_mode,
             auth_secret=auth_secret,
             auth_audience=env.text("AUTH_AUDIENCE", "roomscribe"),

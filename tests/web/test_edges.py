@@ -84,7 +84,8 @@ async def test_every_answer_carries_the_security_headers(database_url: str) -> N
 async def _worker_metrics() -> AsyncIterator[str]:
     text = (
         "# TYPE roomscribe_audio_bytes_sent_total counter\nroomscribe_audio_bytes_sent_total 640\n"
-        "# TYPE roomscribe_stt_latency_seconds_total counter\nroomscribe_stt_latency_seconds_total 3\n"
+        "# TYPE roomscribe_stt_latency_seconds_total counter\n"
+        "roomscribe_stt_latency_seconds_total 3\n"
         "# TYPE roomscribe_stt_latency_count_total counter\nroomscribe_stt_latency_count_total 4\n"
         "# TYPE python_info gauge\npython_info 1\n"
     )
@@ -103,7 +104,8 @@ async def _worker_metrics() -> AsyncIterator[str]:
 
 async def test_metrics_of_all_processes_under_new_and_old_names(database_url: str) -> None:
     async with _worker_metrics() as source:
-        settings = settings_of(database_url, METRICS_SOURCES=f"{source},http://127.0.0.1:9/away")
+        sources = f"{source},http://127.0.0.1:9/away"
+        settings = settings_of(database_url, METRICS_SOURCES=sources)
         async with serving(settings) as web:
             await _watch_one_line(web)
             text = (await web.http.get("/metrics")).text

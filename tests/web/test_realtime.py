@@ -81,6 +81,7 @@ async def test_who_comes_back_gets_only_what_is_missing(web: Running, database_u
         _, end = await backlog(viewer)
     await stored(database_url, slug, segment(slug, 5), segment(slug, 0, rev=2, text="better"))
     await said(web, segment(slug, 6))
+    web.service.services.hub.catch_up()
     async with watching(web, slug, token, after=end["nextAfter"]) as viewer:
         seen = set((await backlog(viewer))[0])
         while len(seen) < 3:
