@@ -15,6 +15,8 @@ import aiohttp
 
 from agent.gladia.slots import SessionSlots, Slot
 from agent.gladia.socket import Socket
+from agent.gladia.spill import FileSpill
+from core.audio import BYTES_PER_SECOND
 from core.gladia.commands import (
     AcquireSlot,
     Answer,
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10)
 _FLUSH_S = 3.0
+_SPILL_S = 600
+"""Seconds of audio that an outage may fill a file with, beyond what memory holds."""
 _DEGRADED = frozenset({"reconnecting", "queued", "failed"})
 
 
@@ -82,7 +86,7 @@ class LiveTranscription:
             metadata=metadata,
             limits=limits,
             chance=random.random,
-            spill=spill,
+            spill=spill or FileSpill(slots.directory / "spill", _SPILL_S * BYTES_PER_SECOND),
         )
         self._loop = asyncio.get_running_loop()
         self._tasks: asyncio.TaskGroup | None = None
@@ -98,6 +102,7 @@ class LiveTranscription:
         self._timer: asyncio.TimerHandle | None = None
         self._is_broken = False
         self._is_pumping = False
+        self._is_suspended = False
 
     def push_audio(self, position: int, pcm: bytes) -> None:
         """Takes s16le mono 16 kHz, captured from source sample `position` on."""
@@ -122,16 +127,17 @@ class LiveTranscription:
     async def run(self) -> None:
         """Works until `drain`. Cancelled, it ends at once and tells Gladia so.
 
-        May be run again after a failure: the audio is still there.
+        May be run again after a failure, and after `suspend`: the audio is still there.
         """
         self._ended.clear()
+        self._is_suspended = False
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._pump()
                 try:
                     await self._finished.wait()
                 except asyncio.CancelledError:
-                    if not self._is_broken:
+                    if not self._is_broken and not self._is_suspended:
                         self._abort()
                     raise
                 finally:
@@ -156,6 +162,15 @@ class LiveTranscription:
             self._abort()
         if self._tasks is not None:
             await self._ended.wait()
+
+    def suspend(self) -> None:
+        """The next cancellation of `run` is no end: what was pushed waits for another `run`."""
+        self._is_suspended = True
+
+    def close(self) -> None:
+        """Gives up what waits for another `run`, and every slot. Harmless after the end."""
+        self._abort()
+        self._release_slots()
 
     def _abort(self) -> None:
         self._session.abort(self._loop.time())
@@ -352,9 +367,12 @@ class LiveTranscription:
         self._posting.clear()
         self._is_broken = False
         if self._session.finished:
-            for slot in self._held.values():
-                slot.release()
-            self._held.clear()
+            self._release_slots()
+
+    def _release_slots(self) -> None:
+        for slot in self._held.values():
+            slot.release()
+        self._held.clear()
 
     def _log(self, event: Event) -> None:
         match event:

@@ -41,7 +41,7 @@ class SessionSlots:
             limit: sessions at once; processes may differ in it, each keeps to its own.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
+        self.directory = directory
         self._limit = limit
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -63,7 +63,7 @@ class SessionSlots:
             self._waiting -= 1
 
     async def _queue(self) -> Slot:
-        ticket = self._directory / f"ticket-{time.monotonic_ns():020}-{os.getpid()}"
+        ticket = self.directory / f"ticket-{time.monotonic_ns():020}-{os.getpid()}"
         descriptor = _locked(ticket)
         assert descriptor is not None, "a ticket has one owner"
         try:
@@ -78,7 +78,7 @@ class SessionSlots:
     def _take(self) -> Slot | None:
         for offset in range(self._limit):
             number = (self._preferred + offset) % self._limit
-            descriptor = _locked(self._directory / f"slot-{number:04}")
+            descriptor = _locked(self.directory / f"slot-{number:04}")
             if descriptor is not None:
                 self._preferred = (number + 1) % self._limit
                 return Slot(descriptor)
@@ -97,7 +97,7 @@ class SessionSlots:
         return None
 
     def _tickets(self) -> Iterator[Path]:
-        return iter(sorted(self._directory.glob(_TICKETS)))
+        return iter(sorted(self.directory.glob(_TICKETS)))
 
 
 def _locked(path: Path, *, create: bool = True) -> int | None:

@@ -178,10 +178,12 @@ class Leg:
         if not self.is_open or self.is_abandoned:
             return
         if not ack.accepted:
-            if self.uplink.refused(now):
-                self.pump(now)
-            else:
+            if not self.uplink.refused(now):
                 self._drop("chunk refused", now)
+            elif self._may_replace(now):  # later chunks may be in already: here it came too late
+                self._lost("chunk_refused")
+            else:
+                self.pump(now)
             return
         self._resume.acknowledged()
         if self.uplink.ledger.is_probing and not self._probed(ack, now):

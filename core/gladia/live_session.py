@@ -39,7 +39,7 @@ from core.gladia.limits import Limits
 from core.gladia.messages import AudioAck, Notice, SpeechEdge, Transcript, Translation, decode
 from core.gladia.options import GladiaOptions
 from core.gladia.outbox import Outbox
-from core.gladia.outlook import LOST, UNSTABLE, Replacements, outlook
+from core.gladia.outlook import LOST, UNSTABLE, Replacements, outlook, refused
 from core.gladia.replay import Spill
 
 _UNASKED_REASONS = frozenset({"rotation"})
@@ -345,6 +345,7 @@ class LiveSession:
             if self._buffer.pending(self._cursor):
                 self._replacements.note(now)
         elif self._stopping and leg.refusal is not None and leg.refusal.is_permanent:
+            self._set_state(refused(leg.refusal), now)
             self.abort(now)
         elif self._paused_at is not None and not self._stopping:
             self._review_idle(leg, now)

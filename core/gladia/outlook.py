@@ -4,6 +4,7 @@ from core.gladia.events import State, StateChanged
 from core.gladia.leg import Leg
 from core.gladia.legs import State as LegState
 from core.gladia.limits import Limits
+from core.gladia.refusals import Refusal
 
 LOST = StateChanged("reconnecting", "connection_lost")
 UNSTABLE = StateChanged("failed", "gladia_unstable")
@@ -48,12 +49,16 @@ def outlook(leg: Leg, waited_s: float, notice_s: float) -> StateChanged | None:
         return StateChanged("queued", "no_slot") if waited_s >= notice_s else None
     if leg.state is LegState.RESUMING:
         return LOST
-    refusal = leg.refusal
-    if leg.state is LegState.WAITING and refusal is not None:
-        state: State = "reconnecting"
-        if refusal.is_permanent:
-            state = "failed"
-        elif refusal.reason == "gladia_busy":
-            state = "queued"
-        return StateChanged(state, refusal.reason, refusal.status)
+    if leg.state is LegState.WAITING and leg.refusal is not None:
+        return refused(leg.refusal)
     return None
+
+
+def refused(refusal: Refusal) -> StateChanged:
+    """The state behind a refusal to open a session."""
+    state: State = "reconnecting"
+    if refusal.is_permanent:
+        state = "failed"
+    elif refusal.reason == "gladia_busy":
+        state = "queued"
+    return StateChanged(state, refusal.reason, refusal.status)

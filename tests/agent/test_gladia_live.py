@@ -1,0 +1,246 @@
+"""The aiohttp shell against the stand-in: real sockets, real faults."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.gladia.live import GladiaAccount, LiveTranscription
+from agent.gladia.slots import SessionSlots
+from core.gladia.events import AudioLost, Event, Final, Interim, StateChanged, Usage, Utterance
+from core.gladia.limits import Limits
+from core.gladia.options import GladiaOptions
+from dev import watermark
+from dev.gladia import GladiaStandIn
+from dev.gladia.faults import (
+    Acks,
+    Drop,
+    EarlyFinal,
+    Finals,
+    Mute,
+    RefuseHandshake,
+    RefusePost,
+    Say,
+    Stall,
+    When,
+)
+from dev.gladia.policy import Policy
+
+FRAME_SAMPLES = 1600
+QUICK = Limits(
+    ack_timeout_s=1.0, idle_close_s=0.6, degraded_retry_s=0.5, keepalive_s=0.3, buffer_s=20.0
+)
+
+
+@dataclass
+class Speaker:
+    """Pushes counted words into one LiveTranscription and keeps what comes out."""
+
+    live: LiveTranscription
+    standin: GladiaStandIn
+    events: list[Event] = field(default_factory=list)
+    position: int = 0
+    expected: list[int] = field(default_factory=list)
+    truth: dict[int, float] = field(default_factory=dict)
+
+    async def count(self, first: int, last: int, *, pace: float = 0.004) -> None:
+        """Says the numbers, in frames of 100 ms, faster than real time."""
+        recording = watermark.encode(range(first, last + 1), 0, lead_s=0.3, tail_s=0.4)
+        for mark in recording.marks:
+            self.truth[mark.number] = self.position / 16_000 + mark.start_s
+            self.expected.append(mark.number)
+        pcm = recording.pcm.tobytes()
+        for start in range(0, len(pcm), 2 * FRAME_SAMPLES):
+            frame = pcm[start : start + 2 * FRAME_SAMPLES]
+            self.live.push_audio(self.position, frame)
+            self.position += len(frame) // 2
+            await asyncio.sleep(pace)
+
+    def rest(self, seconds: float = 1.0) -> None:
+        """The gate closes."""
+        self.live.push_silence(8000)
+        self.live.pause()
+        self.position += round(seconds * 16_000)
+
+    def finals(self) -> list[Utterance]:
+        newest: dict[str, Utterance] = {}
+        for event in self.events:
+            if isinstance(event, Interim | Final):
+                newest[event.utterance.utterance_id] = event.utterance
+        assert all(utterance.is_final for utterance in newest.values())
+        return sorted((u for u in newest.values() if u.text), key=lambda u: u.start_position)
+
+    def heard(self) -> list[int]:
+        return [number for u in self.finals() for _, number in watermark.parse(u.text)]
+
+    def states(self) -> list[str]:
+        return [event.state for event in self.events if isinstance(event, StateChanged)]
+
+    def reasons(self) -> set[str | None]:
+        return {event.reason for event in self.events if isinstance(event, StateChanged)}
+
+    def assert_intact(self) -> None:
+        assert self.heard() == self.expected
+        assert not [event for event in self.events if isinstance(event, AudioLost)]
+        for utterance in self.finals():
+            for word in utterance.words:
+                ((_, number),) = watermark.parse(word.text)
+                assert word.start_position / 16_000 == pytest.approx(self.truth[number], abs=0.15)
+
+
+Speaking = Callable[..., Any]
+
+
+@pytest.fixture
+def speaking(tmp_path: Path) -> Speaking:
+    """Opens a speaker who talks to a stand-in of this policy; drains it at the end."""
+
+    @asynccontextmanager
+    async def open_speaker(
+        *, limits: Limits = QUICK, key: str = "stand-in", **policy: Any
+    ) -> AsyncIterator[Speaker]:
+        async with AsyncExitStack() as stack:
+            standin = await stack.enter_async_context(GladiaStandIn(policy=Policy(**policy)))
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            account = GladiaAccount(api_key=key, base_url=standin.base_url, http=http)
+            events: list[Event] = []
+            live = LiveTranscription(
+                options=GladiaOptions(),
+                account=account,
+                slots=SessionSlots(tmp_path / "slots", 30),
+                utterance_prefix="u",
+                metadata={"room": "test"},
+                on_event=events.append,
+                limits=limits,
+            )
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            running = tasks.create_task(live.run(), name="live")
+            yield Speaker(live, standin, events)
+            await live.drain(10)
+            assert running.done()
+
+    return open_speaker
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - the far side has no event to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_words_come_out_in_order_at_their_times(speaking: Speaking) -> None:
+    async with speaking() as speaker:
+        await speaker.count(1, 4)
+        speaker.rest(3)
+        await speaker.count(5, 8)
+        await speaker.live.drain(10)
+        speaker.assert_intact()
+        assert speaker.states() == ["live", "draining", "done"]
+        interims = [e.utterance for e in speaker.events if isinstance(e, Interim)]
+        assert {u.utterance_id for u in interims} == {u.utterance_id for u in speaker.finals()}
+        usage = sum(event.audio_s for event in speaker.events if isinstance(event, Usage))
+        assert usage == pytest.approx(speaker.standin.billed_s, abs=0.01)
+
+
+FAULTS: dict[str, list[tuple[Any, When | None]]] = {
+    "reset": [(Drop(how="reset"), When(at_chunk=12))],
+    "fin": [(Drop(how="fin"), When(at_chunk=12))],
+    "1001": [(Drop(how=1001), When(at_chunk=12))],
+    "1009": [(Drop(how=1009), When(at_chunk=12))],
+    "1011": [(Drop(how=1011), When(at_chunk=12))],
+    "1012": [(Drop(how=1012), When(at_chunk=12))],
+    "1000, unasked": [(Drop(how=1000, end_session=True), When(at_chunk=12))],
+    "4001": [(Drop(how=4001), When(at_chunk=12))],
+    "4403 after open": [(Drop(how="reset", end_session=True), When(at_chunk=12))],
+    "4408": [(Drop(how=4408, end_session=True), When(at_chunk=12))],
+    "4500": [(Drop(how=4500), When(at_chunk=12))],
+    "three resets": [(Drop(how="reset"), When(at_chunk=n)) for n in (3, 5, 7)],
+    "handshake 503": [
+        (Drop(how="reset"), When(at_chunk=12)),
+        (RefuseHandshake(status=503), When(connection=2)),
+    ],
+    "handshake 403": [
+        (Drop(how="reset"), When(at_chunk=12)),
+        (RefuseHandshake(status=403), When(connection=2)),
+    ],
+    "first handshake 500": [(RefuseHandshake(status=500), When(connection=1))],
+    "half-open": [(Stall(), When(at_chunk=12, connection=1))],
+    "mute": [(Mute(), When(at_chunk=12, connection=1))],
+    "acks lost": [(Acks(how="lose", count=3), When(at_chunk=5))],
+    "acks late": [(Acks(how="delay", count=5, delay_s=0.4), When(at_chunk=5))],
+    "acks doubled": [(Acks(how="double", count=8), When(at_chunk=5))],
+    "acks reordered": [(Acks(how="reorder", count=3), When(at_chunk=5))],
+    "acks merged": [(Acks(how="merge", count=4), When(at_chunk=5))],
+    "chunk refused": [(Acks(how="refuse", count=1), When(at_chunk=9))],
+    "post 429": [(RefusePost(status=429, retry_after_s=0.2), None)],
+    "post 500": [(RefusePost(status=500), None)],
+    "post garbage": [(RefusePost(status=201, body="garbage"), None)],
+    "post without created_at": [(RefusePost(status=201, body="no_created_at"), None)],
+    "malformed": [(Say(frame="{nonsense"), When(at_chunk=6))],
+    "unknown message": [(Say(frame='{"type":"what_is_this"}'), When(at_chunk=6))],
+    "missing fields": [(Say(frame='{"type":"transcript","data":{}}'), When(at_chunk=6))],
+    "binary": [(Say(frame=b"\x00\x01"), When(at_chunk=6))],
+    "huge": [(Say(frame="x" * (5 << 20)), When(at_chunk=6))],
+    "double final": [(Finals(how="double"), None)],
+    "late interim": [(Finals(how="late_interim"), None)],
+    "early final": [(EarlyFinal(), None)],
+    "swapped finals": [(Finals(how="swap"), None)],
+    "final only by GET": [(Finals(how="only_result"), None)],
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_no_fault_loses_or_doubles_a_word(speaking: Speaking, name: str) -> None:
+    async with speaking() as speaker:
+        for fault, when in FAULTS[name]:
+            speaker.standin.faults.add(fault, when=when)
+        await speaker.count(1, 4)
+        speaker.rest(2)
+        await speaker.count(5, 8)
+        speaker.rest(2)
+        await speaker.live.drain(10)
+        assert not speaker.standin.faults.pending(), "the fault did not happen"
+        speaker.assert_intact()
+        await until(lambda: not speaker.standin.open_sessions())
+        assert len(speaker.standin.posts) <= 3
+
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "keep": {"keep_unacked": True},
+    "discard": {"keep_unacked": False},
+    "keep, connection": {"keep_unacked": True, "byte_range": "connection"},
+    "discard, connection": {"keep_unacked": False, "byte_range": "connection"},
+    "inclusive": {"inclusive_end": True},
+    "inclusive, connection": {"inclusive_end": True, "byte_range": "connection"},
+    "coalesced": {"coalesce_acks": 3},
+    "coalesced, discard": {"coalesce_acks": 4, "keep_unacked": False},
+    "empty chunks unacknowledged": {"ack_empty_chunk": False},
+    "utterance finalised": {"open_utterance": "finalised"},
+    "utterance lost": {"open_utterance": "lost"},
+    "finals lost": {"finals_during_disconnect": "lost"},
+    "ids restart": {"ids_after_resume": "restart"},
+    "ids restart, utterance lost": {"ids_after_resume": "restart", "open_utterance": "lost"},
+    "start_session": {"start_session_message": True},
+    "stranger 4403": {"stranger": "4403"},
+    "second socket refused": {"second_socket": "refuse"},
+    "slow finals": {"final_delay_s": 0.3, "post_processing_s": 0.3, "slot_freed": "done"},
+}
+
+
+@pytest.mark.parametrize("drop_at", [2, 11, 24])
+@pytest.mark.parametrize("name", SWITCHES)
+async def test_every_reading_of_the_protocol(speaking: Speaking, name: str, drop_at: int) -> None:
+    async with speaking(**SWITCHES[name]) as speaker:
+        for chunk in (drop_at, drop_at + 6):
+            speaker.standin.faults.add(Drop(how="reset"), when=When(at_chunk=chunk))
+        await speaker.count(1, 4)
+        speaker.rest(2)
+        await speaker.count(5, 8)
+        speaker.rest(2)
+        await speaker.live.drain(15)
+        speaker.assert_intact()
