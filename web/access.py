@@ -12,7 +12,8 @@ class Who(Enum):
     """Who may use a route. The value is the sentence that the API reference shows."""
 
     PUBLIC = "everybody"
-    LINK = "whoever has the link; a credential that does not hold is refused"
+    ANYBODY = "everybody; a credential that does not hold is refused"
+    LINK = "whoever has the session's link; a credential that does not hold is refused"
     USER = "signed-in users"
     READER = "members of the session's space and its participants"
     MEMBER = "members of the session's space and its creator"
@@ -28,7 +29,7 @@ class Who(Enum):
     @property
     def can_refuse(self) -> bool:
         """Whether somebody without any credential may be turned away."""
-        return self not in {Who.PUBLIC, Who.LINK}
+        return self not in {Who.PUBLIC, Who.ANYBODY, Who.LINK}
 
     @property
     def needs_session(self) -> bool:
@@ -59,7 +60,7 @@ def admit(who: Who, caller: Caller) -> None:
         AccessError: 401 for somebody unknown, 403 for somebody known who may not.
     """
     match who:
-        case Who.PUBLIC | Who.LINK | Who.SIGNED:
+        case Who.PUBLIC | Who.ANYBODY | Who.LINK | Who.SIGNED:
             return
         case Who.USER:
             allowed = caller.is_open or caller.user is not None
@@ -85,7 +86,7 @@ def admit_to(who: Who, caller: Caller, session: SessionRow) -> None:
     """
     admit(who, caller)
     match who:
-        case Who.PUBLIC | Who.LINK | Who.USER | Who.SERVICE | Who.SIGNED:
+        case Who.PUBLIC | Who.ANYBODY | Who.LINK | Who.USER | Who.SERVICE | Who.SIGNED:
             return
         case Who.READER:
             allowed = is_reader(caller, session)
