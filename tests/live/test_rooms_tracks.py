@@ -21,13 +21,13 @@ from dev.robot import Robot, open_robot
 from tests.live.in_process import Bot, open_bot, settings_for
 from tests.live.room_watch import room_token
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 Words = list[tuple[int, int]]
 
 
-def words(numbers: Iterable[int], speaker: int = 0) -> watermark.Recording:
-    return watermark.encode(numbers, speaker, period_s=0.45, lead_s=0.3)
+def words(numbers: Iterable[int], speaker: int = 0, *, lead_s: float = 0.3) -> watermark.Recording:
+    return watermark.encode(numbers, speaker, period_s=0.45, lead_s=lead_s)
 
 
 def heard_words(bodies: Sequence[dict[str, Any]], identity: str | None = None) -> Words:
@@ -40,7 +40,7 @@ def heard_words(bodies: Sequence[dict[str, Any]], identity: str | None = None) -
     ]
 
 
-async def until_heard(watcher: Robot, expected: Words, timeout_s: float = 20) -> None:
+async def until_heard(watcher: Robot, expected: Words, timeout_s: float = 40) -> None:
     """Waits for all words; anything more, or twice, fails."""
     await watcher.messages.until(
         lambda _: set(expected) <= set(heard_words(watcher.finals())), timeout_s
@@ -162,7 +162,7 @@ async def test_the_bots_reconnect_leaves_nobody_unheard(
         await bot.room.simulate_scenario(scenario)
         await asyncio.wait_for(reconnected.wait(), 20)
         await until_subscribed(bot, "maria")
-        await speaker.say(words(range(3, 6)).pcm)
+        await speaker.say(words(range(3, 6), lead_s=1.5).pcm)
         await until_heard(watcher, counted(range(6)))
         assert len(bot.records("session")) == 1
         assert all(record["left_at"] is None for record in bot.records("participant"))
@@ -186,7 +186,7 @@ async def test_a_speakers_reconnect_keeps_one_speaker(
         await speaker.room.simulate_scenario(scenario)
         await asyncio.wait_for(reconnected.wait(), 20)
         await until_subscribed(bot, "maria")
-        await speaker.say(words(range(3, 6)).pcm)
+        await speaker.say(words(range(3, 6), lead_s=1.5).pcm)
         await until_heard(watcher, counted(range(6)))
         assert {body["speakerId"] for body in watcher.finals()} == {"maria"}
 
