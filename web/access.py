@@ -31,10 +31,6 @@ class Who(Enum):
         """Whether somebody without any credential may be turned away."""
         return self not in {Who.PUBLIC, Who.ANYBODY, Who.LINK}
 
-    @property
-    def needs_session(self) -> bool:
-        return self in {Who.LINK, Who.READER, Who.MEMBER, Who.SEAT}
-
 
 def is_member(caller: Caller, session: SessionRow) -> bool:
     """Whether the caller belongs to the session's space, or created the session."""
