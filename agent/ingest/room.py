@@ -38,7 +38,6 @@ from core.ids import Identity, Slug
 from core.lines import Gaps, Voice
 from core.rtmp import AudioTag
 from core.transcript import Segment
-from core.wire import error_message
 from db.pool import DatabaseSettings
 from db.records import InsightRecord, Record, SessionRecord
 
@@ -127,12 +126,6 @@ class IngestRoom:
     def report(self, identity: str, *, speaking: bool) -> None:
         """A browser says that its user speaks, or not."""
         self.mixed.attributor.speaking.report(identity, speaking=speaking, now=monotonic())
-
-    def complain(self, reason: str) -> None:
-        """Tells viewers outside the room why nothing is heard."""
-        if self._context.bus is not None:
-            message = error_message(reason, "no audio reaches the transcription", datetime.now(UTC))
-            self._context.bus.publish(self.slug, message)
 
     def open_publish(self) -> "Publish":
         """A sink for one publish of the mix."""

@@ -23,8 +23,9 @@ from agent.ingest.settings import IngestSettings
 from agent.supervise import contain, supervise
 from core.egress_key import EgressKeys
 from core.errors import AccessError, ProviderError
-from core.failover import Command, Failover, Kind, Mode, RoomFacts, Start, Stop
+from core.failover import Command, Failover, FaultReason, Kind, Mode, RoomFacts, Start, Stop
 from core.ids import Slug
+from core.wire import error_message
 from db.leases import Lease, LeaseKind
 from db.pool import Database
 
@@ -35,6 +36,7 @@ HASTY_BEAT_S: Final = 0.25
 LOOK_S: Final = 2.0
 """Between two looks at a room that needs us."""
 SETTLED_LOOK_S: Final = 10.0
+UNAVAILABLE_LOOK_S: Final = 30.0
 PEOPLED_S: Final = 3.0
 TAIL_S: Final[Mapping[Kind, float]] = {"composite": 1.5, "tracks": 4.0}
 """After a bot took over, sound from before is still on its way to us for so long."""
@@ -237,6 +239,9 @@ class Ingest:
         except ProviderError as error:
             logger.warning("LiveKit cannot be asked", extra={"room": slug, "status": error.status})
             failover.failed(None, fault_of(error), now, random.random())  # noqa: S311 - jitter
+            entry.look_at = now + UNAVAILABLE_LOOK_S
+            if failover.wanted:
+                self._tell(slug, fault_of(error))
         if entry.room is not None and entry.roster is not None:
             entry.room.attend(entry.roster.people)
 
@@ -341,11 +346,12 @@ class Ingest:
         if self.tracks is not None:
             await self.tracks.evict(slug)
 
-    def _tell(self, slug: Slug, reason: str) -> None:
-        room = self._entry(slug).room
-        if room is not None:
-            denied = reason == "unauthorized"
-            room.complain("livekit_unauthorized" if denied else "egress_unavailable")
+    def _tell(self, slug: Slug, reason: FaultReason) -> None:
+        """Says to viewers outside the room why nothing is heard."""
+        code = "livekit_unauthorized" if reason == "unauthorized" else "egress_unavailable"
+        message = error_message(code, "no audio reaches the transcription", datetime.now(UTC))
+        if self._context.bus is not None:
+            self._context.bus.publish(slug, message)
 
     async def _opens(self, slug: str, token: str, track_sid: str | None) -> bool:
         try:
