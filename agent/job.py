@@ -23,6 +23,7 @@ from agent.clock import SessionClock
 from agent.delivery import Delivery
 from agent.gladia.live import GladiaAccount
 from agent.gladia.slots import SessionSlots
+from agent.heard import MARK_EVERY_S, HeardMark, latest, missed
 from agent.insights import NewInsight
 from agent.journal import Journal
 from agent.lane import Ears
@@ -35,9 +36,10 @@ from agent.room_insights import RoomInsights
 from agent.room_sink import RoomSink
 from agent.settings import Settings
 from agent.speaker import Speaker, SpeakerContext
-from agent.subscriptions import Policy
+from agent.subscriptions import HEARD_ATTRIBUTE, Policy
 from agent.vad import make_vad
 from core.errors import StoreError
+from core.hole import FIRST_FRAME, missed_since
 from core.ids import Slug
 from core.transcript import Segment
 from core.wire import RoomState
@@ -75,10 +77,14 @@ class RoomJob:
         self._clock = SessionClock.start()
         self._slug = Slug(ctx.job.room.name)
         self._meter = Meter()
+        self._mark = HeardMark(boot.settings.heard_dir, self._slug)
+        self._heard_until: datetime | None = None
 
     async def start(self) -> None:
         """Connects, and returns once the room runs in a task of its own."""
         await self._ctx.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
+        attributes = self._ctx.room.local_participant.attributes
+        self._heard_until = latest(self._mark.read(), attributes.get(HEARD_ATTRIBUTE, ""))
         # The framework ends `entry` before it calls `finish`, so the room needs a task that
         # outlives `entry`; `finish` owns it.
         self._task = asyncio.create_task(self._run(), name="room")  # noqa: TID251 - see above
@@ -153,6 +159,10 @@ class RoomJob:
         )
 
         def make_speaker(person: Person) -> Speaker:
+            since = missed_since(self._heard_until, person.joined_at, self._clock.started_at)
+            if since is not None:
+                until = self._clock.now() + FIRST_FRAME
+                delivery.deliver(missed(person, self._slug, since, until))
             return Speaker(
                 identity=person.identity, name=person.name, user_id=person.user_id, context=context
             )
@@ -167,12 +177,20 @@ class RoomJob:
             parts={
                 "publisher": publisher.run,
                 "insights": insights.run,
+                "heard": self._mark_heard,
                 "report": lambda: self._report(relay, insights, publisher, delivery),
             },
             on_state=on_state,
             flush=lambda: publisher.drain(PUBLISH_S),
             on_over=lambda reason: self._over(reason, relay),
         )
+
+    async def _mark_heard(self) -> None:
+        """While somebody is not being transcribed the mark stays where it is."""
+        while True:
+            if self._room is not None and self._room.hears_all:
+                self._mark.write(self._clock.now())
+            await asyncio.sleep(MARK_EVERY_S)
 
     async def _report(
         self,
@@ -211,6 +229,8 @@ class RoomJob:
     def _over(self, reason: str, relay: RelaySender) -> None:
         """The room is over for this bot: somebody else may have it from now on."""
         logger.info("room is over", extra={"reason": reason})
+        if reason in _NOBODY_IS_LEFT:
+            self._mark.forget()
         relay.left(self._ctx.job.id)
         self._ctx.shutdown(reason)
 
@@ -236,6 +256,7 @@ def count_segment(meter: Meter, segment: Segment, now: datetime) -> None:
         meter.add("segments", label="interim")
 
 
+_NOBODY_IS_LEFT: Final = frozenset({"room_closed", "room_deleted"})
 JOB: Final = "roomscribe.job"
 BOOT: Final = "roomscribe.boot"
 

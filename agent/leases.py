@@ -6,6 +6,8 @@ The main process does this for all its jobs; a job that hangs or dies is noticed
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import Final
 
@@ -26,6 +28,15 @@ Jobs = Callable[[], Mapping[str, str]]
 """The room of each running job, by job id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease that was taken."""
+
+    epoch: int
+    heard_until: datetime | None
+    """When the room was last heard by whoever had the lease before; None: nobody had."""
+
+
 class Leases:
     """The lease table as one worker sees it. `run` in a task; the rest may be called any time."""
 
@@ -42,6 +53,7 @@ class Leases:
         self._on_end = on_end
         self._book = LeaseBook()
         self._leaving: asyncio.Queue[Claim] = asyncio.Queue(1000)
+        self._hears = True
         self.last_beat_at = float("-inf")
         """Monotonic time of the last heartbeat that reached the table."""
 
@@ -54,25 +66,31 @@ class Leases:
         """Rooms that this worker's jobs serve."""
         return {claim.room for claim in self._book.held()}
 
-    async def take(self, room: str, holder: str) -> int | None:
+    async def take(self, room: str, holder: str) -> Grant | None:
         """Takes the room's lease for a job.
 
         Returns:
-            The epoch, or None when somebody else serves the room.
+            None when somebody else serves the room.
 
         Raises:
             StoreUnavailable: the table cannot be reached.
         """
         database = self._reached()
         async with database.connection() as conn:
+            heard_until = await leases.heard_until(conn, room)
             epoch = await leases.acquire(conn, room, holder, TTL_S)
-        if epoch is not None:
-            self._book.claim(room, holder, monotonic())
-        return epoch
+        if epoch is None:
+            return None
+        self._book.claim(room, holder, monotonic())
+        return Grant(epoch, heard_until)
 
     def adopt(self, room: str, holder: str) -> None:
         """Counts a job that was accepted without a lease; one is taken as soon as possible."""
         self._book.claim(room, holder, monotonic())
+
+    def stop_hearing(self) -> None:
+        """From now on this worker's jobs only finish what they heard."""
+        self._hears = False
 
     async def drop(self, holder: str) -> None:
         """The job will not run after all."""
@@ -96,7 +114,8 @@ class Leases:
         if held:
             database = self._reached()
             async with database.connection() as conn:
-                ours = await leases.renew(conn, {one.room: one.holder for one in held}, TTL_S)
+                holders = {one.room: one.holder for one in held}
+                ours = await leases.renew(conn, holders, TTL_S, hears=self._hears)
                 for claim in held:
                     if claim.room not in ours:
                         await leases.acquire(conn, claim.room, claim.holder, TTL_S)

@@ -10,6 +10,7 @@ from livekit import rtc
 
 from agent.subscriptions import kind_name
 from core.ids import Identity, Slug, TrackSid
+from core.wire import SpeakerStatus
 from db.records import ParticipantRecord
 
 GRACE_S: Final = 10.0
@@ -20,6 +21,9 @@ _USER_ID: Final = "roomscribe.user_id"
 
 class Speaker(Protocol):
     """One participant's voice, from tracks to stored lines; implemented by agent.speaker."""
+
+    @property
+    def status(self) -> SpeakerStatus: ...
 
     def attach(
         self, track: rtc.RemoteAudioTrack, publication: rtc.RemoteTrackPublication

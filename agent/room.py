@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_S: Final = 10.0
 """How long the last words of somebody who left may take to be recognised."""
+_HEARING: Final = frozenset({"idle", "live"})
 _SID_S: Final = 2.0
 _ROOM_OVER: Final = frozenset({rtc.DisconnectReason.ROOM_CLOSED, rtc.DisconnectReason.ROOM_DELETED})
 
@@ -107,6 +108,12 @@ class LiveRoom:
     def speakers(self) -> list[Speaker]:
         """Everybody who was heard and has not left for good."""
         return [person.speaker for person in self._people if person.speaker is not None]
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether what is said now is being transcribed, everybody's."""
+        states = {speaker.status.state for speaker in self.speakers}
+        return not (self._stopped.is_set() or self._reconnecting) and states <= _HEARING
 
     def stop(self, drain_s: float = FAREWELL_S) -> None:
         """Begins the end: `run` returns within `drain_s` seconds and a little."""

@@ -180,6 +180,11 @@ class Settings:
         """Where the processes of this host count their live sessions."""
         return self.data_dir / "gladia-slots"
 
+    @property
+    def heard_dir(self) -> Path:
+        """Where the bots of this host note until when they heard their rooms."""
+        return self.data_dir / "heard"
+
 
 def documented() -> list[tuple[str, str]]:
     """Variable and meaning of each setting, in order."""

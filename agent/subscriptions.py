@@ -30,6 +30,8 @@ APP: Final = "roomscribe"
 """Value of the attribute by which our bots know each other."""
 EPOCH_ATTRIBUTE: Final = "roomscribe.epoch"
 """Epoch of the lease under which the bot joined; 0 without one."""
+HEARD_ATTRIBUTE: Final = "roomscribe.heard_until"
+"""ISO 8601 time until which the bot before this one heard the room, where it is known."""
 _ON_BEHALF: Final = "lk.publish_on_behalf"
 
 SOURCE_UNKNOWN: Final = 0

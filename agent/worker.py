@@ -21,13 +21,13 @@ from livekit.agents import AgentServer, JobExecutorType, JobRequest, WorkerPermi
 
 from agent import job
 from agent.bus_relay import RelayReceiver, listening
-from agent.leases import WATCH_S, Leases
+from agent.leases import WATCH_S, Grant, Leases
 from agent.livekit_rooms import TIMEOUT, LiveKitRooms
 from agent.metrics import Metrics, serving
 from agent.settings import Settings
 from agent.steward import Steward
 from agent.store_link import StoreLink
-from agent.subscriptions import APP, APP_ATTRIBUTE, EPOCH_ATTRIBUTE
+from agent.subscriptions import APP, APP_ATTRIBUTE, EPOCH_ATTRIBUTE, HEARD_ATTRIBUTE
 from agent.supervise import supervise
 from agent.vad import make_vad
 from core.errors import ConfigError, ProviderError, StoreError
@@ -213,21 +213,27 @@ class Worker:
         if self._running:
             await self._end_jobs()
         await self.leases.settle(self._jobs)
+        if self._registered.is_set():
+            await self._settle()
+        try:
+            await self.store.flush()
+        except StoreError:
+            logger.exception("records remain in the journal for the next start")
+
+    async def _settle(self) -> None:
+        """Gives the rooms of the jobs that ended to other workers."""
         try:
             async with asyncio.timeout(_HAND_OVER_S):
                 await self.steward.settle()
         except TimeoutError:
             logger.warning("rooms were left to another worker's steward")
-        try:
-            await self.store.flush()
-        except StoreError:
-            logger.exception("records remain in the journal for the next start")
 
     async def _end_jobs(self) -> None:
         try:
             await self.server.drain(timeout=max(1, math.ceil(self._settings.drain_timeout_s)))
         except TimeoutError:
             logger.info("rooms are handed over", extra={"rooms": self.leases.count})
+        self.leases.stop_hearing()
         await self.server.aclose()
 
     # Jobs
@@ -247,8 +253,8 @@ class Worker:
             self.metrics.add("jobs_refused", label="full")
             await request.reject(terminate=False)
             return
-        epoch = await self._claim(room, holder)
-        if epoch is None:
+        grant = await self._claim(room, holder)
+        if grant is None:
             logger.info("room has a bot already", extra={"room": room})
             self.metrics.add("jobs_refused", label="served")
             await request.reject(terminate=True)
@@ -256,14 +262,14 @@ class Worker:
         try:
             await request.accept(
                 name=self._settings.display_name,
-                attributes={APP_ATTRIBUTE: APP, EPOCH_ATTRIBUTE: str(epoch)},
+                attributes=_attributes(grant),
             )
         except BaseException:
             await self.leases.drop(holder)
             raise
 
-    async def _claim(self, room: str, holder: str) -> int | None:
-        """The lease's epoch, 0 where there is no lease table now, None where the room is served."""
+    async def _claim(self, room: str, holder: str) -> Grant | None:
+        """The lease, one of epoch 0 where there is no table now; None where the room is served."""
         try:
             async with asyncio.timeout(_TAKE_LEASE_S):
                 return await self.leases.take(room, holder)
@@ -275,7 +281,7 @@ class Worker:
         except ProviderError:
             logger.warning("no list of participants either, taking the room")
         self.leases.adopt(room, holder)
-        return 0
+        return Grant(0, None)
 
     def _on_registered(self, *_: object) -> None:
         self._registered.set()
@@ -355,6 +361,14 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
                 serving(worker.metrics, settings.health_host, settings.metrics_port, worker.ready),
             ):
                 yield worker
+
+
+def _attributes(grant: Grant) -> dict[str, str]:
+    """What a bot carries into its room."""
+    attributes = {APP_ATTRIBUTE: APP, EPOCH_ATTRIBUTE: str(grant.epoch)}
+    if grant.heard_until is not None:
+        attributes[HEARD_ATTRIBUTE] = grant.heard_until.isoformat()
+    return attributes
 
 
 def _say(message: str, **extra: object) -> None:

@@ -52,19 +52,37 @@ async def acquire(
     return epoch
 
 
-async def renew(conn: Connection, holders: Mapping[str, str], ttl_s: float) -> set[str]:
+async def heard_until(conn: Connection, room: str) -> datetime | None:
+    """When the room's latest holder was last known to hear it; ask before `acquire`."""
+    heard: datetime | None = await conn.fetchval(
+        "select heard_until from bot_leases where room = $1", room
+    )
+    return heard
+
+
+async def renew(
+    conn: Connection, holders: Mapping[str, str], ttl_s: float, *, hears: bool = True
+) -> set[str]:
     """Prolongs many leases, given as room to holder, in one statement.
+
+    Args:
+        conn: any connection.
+        holders: holder by room.
+        ttl_s: seconds from now.
+        hears: False for holders that only finish what they heard before.
 
     Returns:
         The rooms that are still ours; whoever is missing was taken over and must stop.
     """
     rows = await conn.fetch(
-        "update bot_leases l set expires_at = now() + make_interval(secs => $3)"
+        "update bot_leases l set expires_at = now() + make_interval(secs => $3),"
+        " heard_until = case when $4 then now() else l.heard_until end"
         " from unnest($1::text[], $2::text[]) as r (room, holder)"
         " where l.room = r.room and l.holder = r.holder returning l.room",
         list(holders),
         list(holders.values()),
         ttl_s,
+        hears,
     )
     return {row["room"] for row in rows}
 

@@ -68,3 +68,16 @@ async def test_one_leader_until_its_connection_ends(
         await conn.execute("select pg_sleep(0.05)")
     else:
         pytest.fail("nobody leads")
+
+
+async def test_the_next_holder_learns_until_when_the_room_was_heard(conn: Connection) -> None:
+    await leases.acquire(conn, "room", "a", 60)
+    assert await leases.heard_until(conn, "room") is None
+    await leases.renew(conn, {"room": "a"}, 60)
+    heard = await leases.heard_until(conn, "room")
+    assert heard is not None
+    await leases.renew(conn, {"room": "a"}, 60, hears=False)
+    await leases.release(conn, "room", "a")
+    await leases.acquire(conn, "room", "b", 60)
+    assert await leases.heard_until(conn, "room") == heard
+    assert await leases.heard_until(conn, "elsewhere") is None
