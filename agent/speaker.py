@@ -108,12 +108,14 @@ class Speaker:
                 self._let_go(channel)
 
     def set_muted(self, track_sid: TrackSid, muted: bool) -> None:
-        """A muted track delivers zeros at full rate; they are counted and nothing else."""
+        """A muted track delivers zeros at full rate: reading them costs as much as speech."""
         for channel in self._channels:
-            if channel.track_sid == track_sid:
+            if channel.track_sid == track_sid and channel.muted != muted:
                 channel.muted = muted
                 if muted:
-                    channel.lane.shut()
+                    self._stop_reading(channel)
+                else:
+                    self._start_reading(channel)
 
     def rename(self, name: str) -> None:
         """Lines from now on carry this name."""
@@ -175,31 +177,31 @@ class Speaker:
         self._tasks.create_task(supervise(name, channel.lane.run), name=name)
 
     def _start_reading(self, channel: _Channel) -> None:
-        if self._tasks is None or channel.track is None:
-            return  # `run` will
+        if self._tasks is None or channel.track is None or channel.muted:
+            return  # `run` or `set_muted` will
         reading = supervise("microphone", partial(self._read, channel, channel.track))
         channel.reader = self._tasks.create_task(reading, name=f"microphone:{channel.track_sid}")
 
     def _let_go(self, channel: _Channel) -> None:
         self._stop_reading(channel)
         channel.track = None
-        channel.lane.shut()
-        channel.clock.interrupt()
 
     def _stop_reading(self, channel: _Channel) -> None:
+        """What was spoken is finished; time goes on until the next frame."""
         if channel.reader is not None:
             channel.reader.cancel()
             channel.reader = None
+        channel.lane.shut()
+        channel.clock.interrupt()
 
     async def _read(self, channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
         async with open_microphone(track) as frames:
             async for event in frames:
-                if channel.track is not track:
+                if channel.track is not track or channel.muted:
                     return
                 frame = event.frame
                 position = channel.clock.frame(frame.samples_per_channel)
-                if not channel.muted:
-                    channel.lane.push(position, bytes(frame.data))
+                channel.lane.push(position, bytes(frame.data))
 
     def _event(self, channel: _Channel, event: Event) -> None:
         voice = replace(self._voice, track_sid=channel.track_sid)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -166,7 +167,8 @@ async def test_no_final_is_lost_while_the_bot_reconnects(
             lambda items: any(item.body.get("text") == "after" for item in items)
         )
         lines = [item.body["text"] for item in messages if item.topic == "transcript"]
-        assert lines == [f"n{number}" for number in range(40)] + ["after"]
+        # One that was sent but never confirmed comes again; readers know it by id and rev.
+        assert [text for text, _ in groupby(lines)] == [*(f"n{n}" for n in range(40)), "after"]
         assert publisher.counts.finals_lost == 0
 
 
