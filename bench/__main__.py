@@ -1,0 +1,5 @@
+"""`make bench`."""
+
+from bench.cost import main
+
+main()
