@@ -180,8 +180,8 @@ class Leg:
         if not ack.accepted:
             if not self.uplink.refused(now):
                 self._drop("chunk refused", now)
-            elif self._may_replace(now):  # later chunks may be in already: here it came too late
-                self._lost("chunk_refused")
+            elif self.uplink.is_waiting and self._may_replace(now):
+                self._lost("chunk_refused")  # later chunks are in already: it would come too late
             else:
                 self.pump(now)
             return

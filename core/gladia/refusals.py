@@ -49,11 +49,9 @@ def has_ended(closed: Closed) -> bool:
     """Whether the server itself says that the session is over, so that nobody need stop it.
 
     Other close codes from 4400 on say that this connection is (4408: idle), while the session may
-    live on and hold its slot for up to three hours.
+    live on and hold its slot for up to three hours. So it may behind a refused handshake.
     """
-    if closed.opened:
-        return closed.code in _ENDED_CODES
-    return after_close(closed) is AfterClose.NEW_SESSION
+    return closed.opened and closed.code in _ENDED_CODES
 
 
 _ENDED_CODES = frozenset({1000, 4403})
