@@ -4,7 +4,6 @@ The states and what leads from one to another are in `legs.py`.
 """
 
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 from typing import Any
 
 from core.gladia.commands import (
@@ -21,7 +20,7 @@ from core.gladia.commands import (
     SendText,
 )
 from core.gladia.events import Event, PeerFault
-from core.gladia.legs import Input, State, after
+from core.gladia.legs import Input, Intent, State, after
 from core.gladia.limits import Limits
 from core.gladia.messages import (
     KEEP_ALIVE,
@@ -31,6 +30,7 @@ from core.gladia.messages import (
     SessionCreated,
     decode_result,
 )
+from core.gladia.meter import Meter
 from core.gladia.outbox import Outbox
 from core.gladia.refusals import AfterClose, Refusal, after_close, after_post, has_ended
 from core.gladia.replay import ReplayBuffer
@@ -40,6 +40,7 @@ from core.retry import Backoff
 
 _POST_BACKOFF = Backoff(first_s=1.0, max_s=30.0)
 _RETRY_AFTER_MAX_S = 300.0
+_DELAYED = frozenset({408, 429})
 _HTTP_PATIENCE_S = 30.0
 """The shell has shorter time-outs; this one catches a shell that forgot to answer."""
 _FETCH_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
@@ -47,16 +48,6 @@ _SENDING = frozenset({State.STREAMING, State.QUIET, State.PROBING})
 _OPEN = _SENDING | {State.STOPPING}
 _WITHOUT_SESSION = frozenset({State.QUEUED, State.POSTING, State.WAITING})
 _PAST = frozenset({State.RECONCILING, State.OVER, State.ENDED})
-
-
-class Intent(Enum):
-    """What is wanted of a leg."""
-
-    RUN = auto()
-    FINISH = auto()
-    """Send what is left, stop, wait for the last finals."""
-    ORPHAN = auto()
-    """Only make sure that the session does not live on at Gladia."""
 
 
 class Leg:
@@ -71,13 +62,14 @@ class Leg:
         request: tuple[Mapping[str, Any], Mapping[str, str]],
         limits: Limits,
         chance: Callable[[], float],
+        meter: Meter,
         outbox: Outbox,
         may_replace: Callable[[float], bool],
         wants_result: Callable[[int], bool],
     ) -> None:
         self.number = number
         self.state = State.QUEUED
-        self.uplink = Uplink(buffer, next_seq, limits, outbox)
+        self.uplink = Uplink(buffer, next_seq, limits, meter, outbox)
         self.session_id = ""
         self.connection: int | None = None
         self.created_at: float | None = None
@@ -206,7 +198,7 @@ class Leg:
                 if result.is_done:
                     self._end()
                     return result.utterances
-            case Answer(status=status) if status < 500 and status not in {408, 429}:  # noqa: PLR2004 - HTTP
+            case Answer(status=status) if status < 500 and status not in _DELAYED:  # noqa: PLR2004 - HTTP
                 self._end()
                 return ()
             case _:
@@ -282,13 +274,11 @@ class Leg:
             case State.POSTING:
                 late = Refusal("gladia_unavailable", is_permanent=False, detail="no answer")
                 self._refused(late, now)
-            case State.CONNECTING | State.STOPPING:
-                self._drop("no answer", now)
             case State.RECONCILING:
                 self._say(FetchResult(self.number, self.session_id))
                 self._wake_at = now + _HTTP_PATIENCE_S
             case _:
-                self._wake_at = None
+                self._drop("no answer", now)
 
     def _go(self, event: Input) -> None:
         self.state = after(self.state, event)

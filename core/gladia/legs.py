@@ -79,6 +79,16 @@ class Input(Enum):
     """Nothing is missing, or nothing more can be had."""
 
 
+class Intent(Enum):
+    """What is wanted of a leg."""
+
+    RUN = auto()
+    FINISH = auto()
+    """Send what is left, stop, wait for the last finals."""
+    ORPHAN = auto()
+    """Only make sure that the session does not live on at Gladia."""
+
+
 S, I = State, Input  # noqa: E741 - a table is read by its columns
 TRANSITIONS: Mapping[State, Mapping[Input, State]] = {
     S.QUEUED: {I.SLOT: S.POSTING, I.COMPLETE: S.ENDED},

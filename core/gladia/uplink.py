@@ -8,6 +8,7 @@ from core.gladia.events import AudioLost, PeerFault
 from core.gladia.ledger import PROBE_SAMPLES, Ledger
 from core.gladia.limits import Limits
 from core.gladia.messages import AudioAck
+from core.gladia.meter import Meter
 from core.gladia.outbox import Outbox
 from core.gladia.replay import Chunk, ReplayBuffer
 
@@ -18,14 +19,15 @@ _MOST_NUDGES = 8
 class Uplink:
     """Knows what to send next to this session, over whichever connection it has."""
 
-    def __init__(self, buffer: ReplayBuffer, next_seq: int, limits: Limits, outbox: Outbox) -> None:
+    def __init__(
+        self, buffer: ReplayBuffer, next_seq: int, limits: Limits, meter: Meter, outbox: Outbox
+    ) -> None:
         self.ledger = Ledger()
-        self.acknowledged_samples = 0
-        """Grows as Gladia confirms audio; the owner takes it for its usage count."""
         self.last_sent_at = 0.0
         self._buffer = buffer
         self._next_seq = next_seq
         self._limits = limits
+        self._meter = meter
         self._outbox = outbox
         self._in_flight_limit = samples(limits.in_flight_s)
         self._nudges = 0
@@ -80,7 +82,7 @@ class Uplink:
         self._last_ack_at = now
         self._nudges = 0
         newly, is_believable = self.ledger.acknowledge(ack)
-        self.acknowledged_samples += newly
+        self._meter.add(newly)
         if not is_believable:
             self._outbox.events.append(PeerFault("ack_beyond_sent"))
 
@@ -110,7 +112,7 @@ class Uplink:
     def ended_in_good_order(self) -> None:
         """The server had everything when it closed."""
         if not self.ledger.is_probing:
-            self.acknowledged_samples += self.ledger.acknowledge_all()
+            self._meter.add(self.ledger.acknowledge_all())
 
     def ack_due(self) -> float:
         """When the connection counts as dead, while something is in flight."""
