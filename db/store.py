@@ -91,10 +91,18 @@ async def _locked_sessions(conn: Connection, slugs: set[str]) -> dict[str, UUID]
 async def _live(
     conn: Connection, session_id: UUID, record: SessionRecord | SessionEndedRecord
 ) -> None:
-    """A room came or went. A session that nobody asked us for opens again with its room."""
+    """A room came or went.
+
+    A session that nobody asked us for ends with its room and opens again with it. One that was
+    asked for outlives its room by the grace that the web service gives it.
+    """
     if isinstance(record, SessionEndedRecord):
         await conn.execute(
-            "update sessions set status = 'ended', ended_at = $2 where id = $1"
+            "update sessions set"
+            " status = case origin when 'room' then 'ended' else status end,"
+            " ended_at = case origin when 'room' then $2 else ended_at end,"
+            " empty_since = case origin when 'room' then null else coalesce(empty_since, $2) end"
+            " where id = $1"
             " and status = 'active' and coalesce(room_started_at, '-infinity') <= $2",
             session_id,
             record.at,
@@ -102,6 +110,7 @@ async def _live(
         return
     await conn.execute(
         "update sessions set room_sid = coalesce($2, room_sid), room_started_at = $3,"
+        " empty_since = null,"
         " started_at = least(started_at, $3) where id = $1"
         " and coalesce(room_started_at, '-infinity') < $3",
         session_id,

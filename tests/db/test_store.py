@@ -225,6 +225,18 @@ async def test_a_room_nobody_asked_for_opens_again(conn: Connection) -> None:
     assert (row["status"], row["room_sid"], row["started_at"]) == ("active", "RM_20", at(0))
 
 
+async def test_a_session_that_was_asked_for_outlives_its_room(conn: Connection) -> None:
+    """Who comes back within the grace finds the same session; its end is the service's."""
+    await conn.execute("insert into sessions (slug) values ($1)", SLUG)
+    came = SessionRecord(slug=SLUG, room_sid="RM_1", started_at=at(0))
+    await apply(conn, [came, SessionEndedRecord(slug=SLUG, at=at(10))])
+    row = await conn.fetchrow("select status, empty_since from sessions")
+    assert row is not None
+    assert tuple(row) == ("active", at(10))
+    await apply(conn, [SessionRecord(slug=SLUG, room_sid="RM_2", started_at=at(20))])
+    assert await conn.fetchval("select empty_since from sessions") is None
+
+
 async def test_a_session_that_was_ended_by_hand_stays_ended(conn: Connection) -> None:
     await conn.execute(
         "insert into sessions (slug, status, ended_at) values ($1, 'ended', $2)", SLUG, at(0)
