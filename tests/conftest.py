@@ -25,6 +25,7 @@ from db.migrate import load, migrate
 from dev import livekit as livekit_dev
 from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer, Ports
+from dev.processes import ChildFailed
 
 # Set before any test module imports the framework, as agent.py does for the worker.
 os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
@@ -35,6 +36,7 @@ API_KEY = "testkey"
 API_SECRET = "testsecret-testsecret-testsecret!"
 """More than 32 bytes, so that no library warns about a short key."""
 _LEAK_GRACE_S = 10.0
+_PORT_TRIES = 3
 
 StartLiveKit = Callable[..., LiveKitServer]
 
@@ -211,10 +213,16 @@ def _start_livekit(
         "logging": {"level": "info"},
         **(overrides or {}),
     }
-    return livekit_dev.start(
-        binary,
-        api_key=API_KEY,
-        api_secret=API_SECRET,
-        ports=ports or Ports.free(),
-        overrides=sections,
-    )
+    for attempt in range(_PORT_TRIES):
+        try:
+            return livekit_dev.start(
+                binary,
+                api_key=API_KEY,
+                api_secret=API_SECRET,
+                ports=ports or Ports.free(),
+                overrides=sections,
+            )
+        except ChildFailed as exc:  # somebody else took a port between our look and its bind
+            if "address already in use" not in str(exc) or ports or attempt == _PORT_TRIES - 1:
+                raise
+    raise AssertionError

@@ -11,13 +11,7 @@ import pytest
 from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer
 from dev.processes import Child, free_port
-from tests.live.programs import (
-    READY_WITHIN_S,
-    Programs,
-    StartProgram,
-    Web,
-    until_answering,
-)
+from tests.live.programs import READY_WITHIN_S, Programs, StartProgram, Web, until_answering
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def environment(
         "TRANSCRIPT_BATCH_SECONDS": "0.2",
         "HEALTH_PORT": "0",
         "METRICS_PORT": "0",
-        "RTMP_PORT": str(free_port()),
+        "RTMP_PORT": "0",
         "RATE_LIMIT_FACTOR": "0",
     }
 

@@ -7,11 +7,11 @@ name or a wrong time shows as what it is.
 import asyncio
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,8 @@ from dev.gladia.ear import WatermarkListener
 from dev.processes import Child
 from dev.robot import SAMPLE_RATE, Pcm, Robot, Said, open_robot
 from tests.live.programs import Web
+
+T = TypeVar("T")
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(360)]
 
@@ -54,30 +56,31 @@ class RecordingEar(WatermarkEar):
 
     def __init__(self) -> None:
         self.listeners: list[RecordingListener] = []
+        self.sessions: list[tuple[Pcm, list[watermark.Mark]]] = []
 
     def listen(self) -> RecordingListener:
         self.listeners.append(RecordingListener())
         return self.listeners[-1]
 
-    @property
-    def recordings(self) -> list[Pcm]:
-        return [np.concatenate(item.pieces) for item in self.listeners if item.pieces]
+    def review(self) -> None:
+        """Reads all recordings once more; takes seconds, so not in the loop that serves them."""
+        pieces = [listener.pieces for listener in self.listeners if listener.pieces]
+        recordings = [np.concatenate(parts) for parts in pieces]
+        self.sessions = [(pcm, watermark.decode(pcm)) for pcm in recordings]
 
-    @property
-    def marks(self) -> list[watermark.Mark]:
-        """Every intact word, in each session's own time."""
-        return [mark for pcm in self.recordings for mark in watermark.decode(pcm)]
+    def numbers(self, speaker: int) -> set[int]:
+        """Every number of `speaker` that was heard intact."""
+        return {m.number for _, marks in self.sessions for m in marks if m.speaker == speaker}
 
     def has_sound_for(self, speaker: int, number: int) -> bool:
         """Whether something sounds between the words before and after `number`."""
-        for pcm in self.recordings:
-            marks = {m.number: m for m in watermark.decode(pcm) if m.speaker == speaker}
-            before = [mark.end_s for n, mark in marks.items() if n < number]
-            after = [mark.start_s for n, mark in marks.items() if n > number]
+        for pcm, marks in self.sessions:
+            own = [mark for mark in marks if mark.speaker == speaker]
+            before = [mark.end_s for mark in own if mark.number < number]
+            after = [mark.start_s for mark in own if mark.number > number]
             if before and after:
-                between = pcm[
-                    int((max(before) + 0.05) * SAMPLE_RATE) : int(min(after) * SAMPLE_RATE)
-                ]
+                start_s, end_s = max(before) + 0.05, min(after)
+                between = pcm[int(start_s * SAMPLE_RATE) : int(end_s * SAMPLE_RATE)]
                 return int((np.abs(between) > LOUD).sum()) > SOUND_SAMPLES
         return False
 
@@ -116,14 +119,12 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
         speakers = [await _join(stack, web, slug, index) for index in range(len(NAMES))]
         await _all_speak(speakers)
         watcher = speakers[0].robot
-        total = len(NAMES) * WORDS
         with suppress(TimeoutError):  # what is missing is shown below
-            await watcher.messages.until(lambda _: _word_count(watcher.finals()) >= total, 30)
-            await watcher.captions.until(
-                lambda got: sum(len(watermark.parse(c.text)) for c in got if c.is_final) >= total
-            )
+            await watcher.messages.until(_last_words(lambda item: _final_text(item.body)), 30)
+            await watcher.captions.until(_last_words(lambda item: item.text * item.is_final), 30)
         ear = gladia.ear
         assert isinstance(ear, RecordingEar)
+        await asyncio.to_thread(ear.review)
         for speaker in speakers:
             _set_damaged_aside(speaker, ear)
         stored = await _stored(web, slug, sum(len(speaker.numbers) for speaker in speakers))
@@ -166,9 +167,7 @@ def _set_damaged_aside(speaker: Speaker, ear: RecordingEar) -> None:
     Such a word was sent to the provider all the same: between its neighbours there is a sound, only
     not the one that was made. No sound there is a hole of ours, and none is allowed.
     """
-    heard = {
-        mark.number for mark in ear.marks if mark.speaker == speaker.recording.marks[0].speaker
-    }
+    heard = ear.numbers(speaker.index)
     unheard = [mark.number for mark in speaker.recording.marks if mark.number not in heard]
     holes = [number for number in unheard if not ear.has_sound_for(speaker.index, number)]
     assert holes == [], f"{speaker.name}: never sent to the provider"
@@ -200,6 +199,25 @@ async def _stored(web: Web, slug: str, total: int) -> list[dict[str, Any]]:
             if _word_count(rows) >= total:
                 return rows
             await asyncio.sleep(0.2)
+
+
+def _last_words(text_of: Callable[[T], str]) -> Callable[[Sequence[T]], bool]:
+    """Whether every speaker's last number has come; looks at each item once."""
+    awaited = {(index, WORDS - 1) for index in range(len(NAMES))}
+    looked_at = 0
+
+    def have_come(items: Sequence[T]) -> bool:
+        nonlocal looked_at
+        for item in items[looked_at:]:
+            awaited.difference_update(watermark.parse(text_of(item)))
+        looked_at = len(items)
+        return not awaited
+
+    return have_come
+
+
+def _final_text(body: dict[str, Any]) -> str:
+    return str(body["text"]) if body.get("isFinal") else ""
 
 
 def _heard(bodies: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
