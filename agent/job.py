@@ -158,11 +158,14 @@ class RoomJob:
             on_usage=lambda audio_s: self._meter.add("audio_seconds_billed", audio_s),
         )
 
+        def on_missed(person: Person, since: datetime) -> None:
+            until = self._clock.now() + FIRST_FRAME
+            delivery.deliver(missed(person, self._slug, since, until))
+
         def make_speaker(person: Person) -> Speaker:
             since = missed_since(self._heard_until, person.joined_at, self._clock.started_at)
             if since is not None:
-                until = self._clock.now() + FIRST_FRAME
-                delivery.deliver(missed(person, self._slug, since, until))
+                on_missed(person, since)
             return Speaker(
                 identity=person.identity, name=person.name, user_id=person.user_id, context=context
             )
@@ -183,6 +186,7 @@ class RoomJob:
             on_state=on_state,
             flush=lambda: publisher.drain(PUBLISH_S),
             on_over=lambda reason: self._over(reason, relay),
+            on_missed=on_missed,
         )
 
     async def _mark_heard(self) -> None:

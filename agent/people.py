@@ -54,6 +54,8 @@ class Person:
     """Monotonic; when the absence counts as a leave. None: present."""
     left_at: datetime | None = None
     """When the absence began."""
+    missed_since: datetime | None = None
+    """Since when the bot, not the person, has been cut off."""
 
     def record(self, slug: Slug) -> ParticipantRecord:
         return ParticipantRecord(

@@ -7,7 +7,7 @@ the database are never awaited by it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Final, Protocol, assert_never
@@ -41,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_S: Final = 10.0
 """How long the last words of somebody who left may take to be recognised."""
+_NOTICED_AFTER: Final = timedelta(seconds=1)
+"""How much earlier than the SDK says a connection may have been lost."""
+_TRACKS_BACK_S: Final = 10.0
+"""How long after a reconnection tracks still come back because of it."""
 _HEARING: Final = frozenset({"idle", "live"})
 _SID_S: Final = 2.0
 _ROOM_OVER: Final = frozenset({rtc.DisconnectReason.ROOM_CLOSED, rtc.DisconnectReason.ROOM_DELETED})
@@ -72,6 +76,7 @@ class LiveRoom:
         on_state: Callable[[RoomState], None],
         flush: Callable[[], Awaitable[None]],
         on_over: Callable[[str], None],
+        on_missed: Callable[[Person, datetime], None],
     ) -> None:
         """Takes over a connected room.
 
@@ -86,6 +91,7 @@ class LiveRoom:
             on_state: told how the connection is.
             flush: awaited after the last words and before the parts end; bounds its own time.
             on_over: told once, when the room is over for this bot, with the reason.
+            on_missed: told who could not be heard from when until now.
         """
         self._room = room
         self._events = events
@@ -97,10 +103,12 @@ class LiveRoom:
         self._flush = flush
         self._on_state = on_state
         self._on_over = on_over
+        self._on_missed = on_missed
         self._people = People()
         self._tasks: asyncio.TaskGroup | None = None
         self._room_sid = ""
         self._reconnecting = False
+        self._back_at = float("-inf")
         self._stopped = asyncio.Event()
         self._drain_s = FAREWELL_S
 
@@ -172,13 +180,14 @@ class LiveRoom:
             case Reconnecting():
                 self._reconnecting = True
                 self._on_state("reconnecting")
+                self._cut_off()
                 logger.warning("room connection lost, reconnecting")
             case Reconnected():
                 self._reconnecting = False
                 self._on_state("live")
                 await self._remember_session()
                 logger.info("room connection is back", extra={"room_sid": self._room_sid})
-                self._compare()
+                self._back()
             case Disconnected(reason):
                 self._disconnected(reason)
             case _:
@@ -269,9 +278,31 @@ class LiveRoom:
         if person.speaker is None:
             self._listen(person)
         assert person.speaker is not None
+        self._note_missed(person)
         person.tracks.add(sid)
         person.speaker.attach(track, publication)
         person.speaker.set_muted(sid, publication.muted)
+
+    def _cut_off(self) -> None:
+        """Our connection is gone; whether audio is lost shows when it is back."""
+        for person in self._people:
+            if person.speaker is not None and person.missed_since is None:
+                person.missed_since = datetime.now(UTC) - _NOTICED_AFTER
+
+    def _back(self) -> None:
+        """The connection is back: who is still listened to was heard all the time."""
+        self._back_at = monotonic()
+        self._compare()
+        for person in self._people:
+            if person.tracks:
+                person.missed_since = None
+
+    def _note_missed(self, person: Person) -> None:
+        """A track that comes with our own reconnection was there before, and not heard."""
+        since, person.missed_since = person.missed_since, None
+        is_ours = self._reconnecting or monotonic() - self._back_at < _TRACKS_BACK_S
+        if since is not None and not person.tracks and is_ours:
+            self._on_missed(person, since)
 
     def _listen(self, person: Person) -> None:
         assert self._tasks is not None

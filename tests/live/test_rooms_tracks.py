@@ -164,6 +164,9 @@ async def test_the_bots_reconnect_leaves_nobody_unheard(
         await until_subscribed(bot, "maria")
         await speaker.say(words(range(3, 6), lead_s=1.5).pcm)
         await until_heard(watcher, counted(range(6)))
+        gaps = [one for one in bot.records("segment") if one["kind"] == "gap"]
+        is_full = scenario == SimulateScenarioKind.SIMULATE_FULL_RECONNECT
+        assert [gap["reason"] for gap in gaps] == ["no_bot"] * is_full
         assert len(bot.records("session")) == 1
         assert all(record["left_at"] is None for record in bot.records("participant"))
 
