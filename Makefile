@@ -39,7 +39,7 @@ bench: setup
 	@exec $(PYTHON) -m bench.cost
 
 chaos: setup
-	@exec $(PYTHON) -m bench.chaos
+	@exec $(PYTHON) -m dev.chaos
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

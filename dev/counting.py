@@ -4,19 +4,23 @@ Each spoken number is an audio watermark (`dev.watermark`), so the stored lines 
 with the truth to the word: a hole, a double, a swapped name or a wrong time shows as what it is.
 """
 
+import asyncio
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
+import numpy as np
+from livekit import rtc
 
 from db.records import words_from_json
 from dev import watermark
-from dev.robot import Robot
+from dev.robot import SAMPLE_RATE, Robot
 
 TIME_ERROR: Final = timedelta(milliseconds=150)
 """How far a stored word may lie from the moment at which it was spoken."""
@@ -223,3 +227,56 @@ def _find_swaps(
             for before, after in itertools.pairwise(own)
             if truth[before].started_at > truth[after].started_at
         ]
+
+
+class Witness:
+    """A participant who only listens: what it heard did go over the air."""
+
+    def __init__(self) -> None:
+        self.heard: set[Key] = set()
+        self._streams: dict[str, rtc.AudioStream] = {}
+
+    @asynccontextmanager
+    async def listening(self, url: str, token: str) -> AsyncIterator["Witness"]:
+        """In the room of `token`; survives reconnects."""
+        room = rtc.Room()
+        async with asyncio.TaskGroup() as tasks:
+            readers: set[asyncio.Task[None]] = set()
+
+            def begin(
+                track: rtc.Track, _: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant
+            ) -> None:
+                reading = tasks.create_task(
+                    self._read(track, who.identity), name=f"witness:{who.identity}"
+                )
+                readers.add(reading)
+                reading.add_done_callback(readers.discard)
+
+            def end(
+                track: rtc.Track, _: rtc.RemoteTrackPublication, __: rtc.RemoteParticipant
+            ) -> None:
+                if (stream := self._streams.pop(track.sid, None)) is not None:
+                    tasks.create_task(stream.aclose(), name="witness:close")
+
+            room.on("track_subscribed", begin)
+            room.on("track_unsubscribed", end)
+            await room.connect(url, token)
+            try:
+                yield self
+            finally:
+                room.off("track_subscribed", begin)
+                for stream in tuple(self._streams.values()):
+                    await stream.aclose()
+                await room.disconnect()
+                for reading in tuple(readers):
+                    reading.cancel()
+
+    async def _read(self, track: rtc.Track, identity: str) -> None:
+        decoder = watermark.Decoder()
+        stream = rtc.AudioStream.from_track(
+            track=track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=100
+        )
+        self._streams[track.sid] = stream
+        async for event in stream:
+            for mark in decoder.feed(np.frombuffer(event.frame.data, np.int16)):
+                self.heard.add((identity, mark.text))

@@ -224,7 +224,10 @@ class Robot:
         self._tasks.create_task(self._read_caption(reader, sender), name="caption")
 
     async def _read_caption(self, reader: rtc.TextStreamReader, sender: str) -> None:
-        text = await reader.read_all()
+        try:
+            text = await reader.read_all()
+        except rtc.StreamError:
+            return  # the connection went down in mid-stream
         attributes = dict(reader.info.attributes or {})
         self.captions.add(Caption(sender=sender, text=text, attributes=attributes))
 
