@@ -16,7 +16,7 @@ from core.errors import ProviderError
 from core.ids import Slug
 from core.pacing import Pacer
 from core.status import StatusBoard
-from core.transcript import Segment
+from core.transcript import Segment, Source
 from core.wire import (
     INSIGHTS_TOPIC,
     STATUS_TOPIC,
@@ -81,13 +81,22 @@ class Publisher:
     newest version. `core.pacing.MAX_FINALS` finals may wait; see there what happens beyond.
     """
 
-    def __init__(self, *, sink: Sink, slug: Slug, bus: BusWriter | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        slug: Slug,
+        bus: BusWriter | None,
+        clock: Clock,
+        source: Source = "agent",
+    ) -> None:
         self._sink = sink
         self._slug = slug
         self._bus = bus
         self._clock = clock
         self._pacer = Pacer()
         self._board = StatusBoard()
+        self._board.source(source)
         self._insight: Insight | None = None
         self._tries = 0
         """Of the final at the head of the queue."""
@@ -120,6 +129,11 @@ class Publisher:
 
     def room_state(self, state: RoomState) -> None:
         self._board.room(state)
+        self._wake.set()
+
+    def source(self, source: Source) -> None:
+        """The room's audio comes to us another way from now on."""
+        self._board.source(source)
         self._wake.set()
 
     def speaker_state(self, status: SpeakerStatus) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from core.gladia.events import State
+from core.transcript import Source
 from core.wire import InsightsState, RoomState, SpeakerState, SpeakerStatus, status_message
 
 DEAF_AFTER_S: Final = 10.0
@@ -104,6 +105,7 @@ class StatusBoard:
         self._min_interval_s = min_interval_s
         self._room: RoomState = "waiting"
         self._insights: InsightsState | None = None
+        self._source: Source | None = None
         self._speakers: dict[str, SpeakerStatus] = {}
         self._changed = True
         self._told_at = float("-inf")
@@ -111,6 +113,11 @@ class StatusBoard:
     def room(self, state: RoomState) -> None:
         self._changed |= state != self._room
         self._room = state
+
+    def source(self, source: Source) -> None:
+        """Says what carries the room's audio to us."""
+        self._changed |= source != self._source
+        self._source = source
 
     def insights(self, state: InsightsState) -> None:
         self._changed |= state != self._insights
@@ -129,7 +136,7 @@ class StatusBoard:
         self._changed = False
         self._told_at = now
         speakers = tuple(self._speakers.values())
-        return status_message(slug, self._room, speakers, ts, self._insights)
+        return status_message(slug, self._room, speakers, ts, self._insights, self._source)
 
     def deadline(self) -> float:
         """When the next status message is due, in monotonic seconds."""

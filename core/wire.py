@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from core.transcript import Segment
+from core.transcript import Segment, Source
 
 VERSION = 1
 TRANSCRIPT_TOPIC = "transcript"
@@ -120,6 +120,7 @@ def status_message(
     speakers: tuple[SpeakerStatus, ...],
     ts: datetime,
     insights: InsightsState | None = None,
+    source: Source | None = None,
 ) -> bytes:
     """The `status` message: how well the room and each speaker are heard.
 
@@ -130,6 +131,7 @@ def status_message(
             message, those of whom there is least to say are left out.
         ts: when the message was made.
         insights: of the insight engine; left out where the sender does not know it.
+        source: what carries the room's audio to the sender.
     """
     entries = []
     for speaker in speakers:
@@ -149,6 +151,8 @@ def status_message(
     }
     if insights is not None:
         message["insights"] = insights
+    if source is not None:
+        message["source"] = source
     return _shortened(message, "speakers", sorted(entries, key=len))
 
 

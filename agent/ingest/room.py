@@ -90,7 +90,11 @@ class IngestRoom:
         self._deaf_since = deaf_since
         self._clock = SessionClock.start()
         self._publisher = Publisher(
-            sink=context.make_sink(slug), slug=slug, bus=context.bus, clock=self._clock
+            sink=context.make_sink(slug),
+            slug=slug,
+            bus=context.bus,
+            clock=self._clock,
+            source="rtmp",
         )
         self._delivery = Delivery(
             recorder=context.recorder, lines=self._publisher, on_segment=self._count
@@ -227,6 +231,7 @@ class IngestRoom:
         self._publishes.discard(publish)
 
     def _stream(self, name: str, naming: Naming, latency_s: float) -> Stream:
+        self._publisher.source("rtmp" if name == MIX else "track")
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = Stream(

@@ -100,11 +100,13 @@ def test_the_message_has_everybody() -> None:
     board = StatusBoard()
     board.room("live")
     board.insights("failing")
+    board.source("track")
     board.speaker(SpeakerStatus(identity="ann", state="live"))
     board.speaker(SpeakerStatus(identity="bob", state="failed", reason="gladia_quota", lost_s=3.25))
     message = json.loads(board.message("room", TS, 1.0))
     assert message["state"] == "live"
     assert message["insights"] == "failing"
+    assert message["source"] == "track"
     assert message["speakers"] == [
         {"speakerId": "ann", "state": "live"},
         {"speakerId": "bob", "state": "failed", "reason": "gladia_quota", "lostSec": 3.2},

@@ -78,7 +78,7 @@ GOLDEN: dict[str, bytes] = {
     "insights_empty": wire.insights_message(
         SLUG, wire.Insight(title="", current_topic="", topics=()), TS
     ),
-    "status_full": wire.status_message(SLUG, "live", SPEAKERS, TS, "failing"),
+    "status_full": wire.status_message(SLUG, "live", SPEAKERS, TS, "failing", "rtmp"),
     "status_waiting": wire.status_message(SLUG, "waiting", (), TS),
     "transcription_error_full": wire.error_message(
         "gladia_quota", "The Gladia account has no seconds left.", TS
