@@ -76,7 +76,7 @@ class Intake:
         Returns:
             The first chunk to send.
         """
-        self.losses.add(start, min(self._shed_end, end), "buffer_full", now)
+        self.losses.add(max(start, 0), min(self._shed_end, end), "buffer_full", now)
         return self.buffer.seq_at(start)
 
     def deadline(self) -> float | None:

@@ -11,6 +11,7 @@ import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any, Literal
 
@@ -23,17 +24,21 @@ _UNITS_PER_S = 16_000 // UNIT
 _UNITS_PER_BLOCK = BLOCK // UNIT
 _ENDPOINTING = 300 // 2
 _PARTIAL = 400 // 2
+_LONGEST = 15_000 // 2
 _DROPOUT = 10 // 2
 """A hole this short does not end a word."""
 
 
 def pcm(first_block: int, blocks: int, *, voiced: bool = True) -> bytes:
     """Source audio of the blocks from `first_block` on. Block numbers start at 1."""
-    sign = 1 if voiced else -1
-    samples = array("h")
-    for number in range(first_block, first_block + blocks):
-        samples.extend([sign * number] * BLOCK)
-    return samples.tobytes()
+    return b"".join(
+        _block(number if voiced else -number) for number in range(first_block, first_block + blocks)
+    )
+
+
+@cache
+def _block(number: int) -> bytes:
+    return number.to_bytes(2, "little", signed=True) * BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,7 @@ class GladiaServer:
         self.policy = policy
         self.sessions: dict[str, Session] = {}
         self.posts = 0
+        self.most_unacked_s = 0.0
         self._connections: dict[int, Session] = {}
         self._agenda: list[tuple[float, int, int, str]] = []
         self._order = count()
@@ -114,6 +120,8 @@ class GladiaServer:
         values.frombytes(audio)
         assert len(values) % UNIT == 0
         session.units.extend(values[::UNIT])
+        unacked_s = (len(session.units) - session.acked) / _UNITS_PER_S
+        self.most_unacked_s = max(self.most_unacked_s, unacked_s)
         unacked = self._unacked[connection]
         unacked.append((start, len(session.units)))
         if self.policy.acks != "merged" or len(unacked) == 1:
@@ -206,7 +214,8 @@ class GladiaServer:
                     )
             else:
                 silent += 1
-            if session.opened_at is not None and silent >= _ENDPOINTING:
+            is_long = session.opened_at is not None and index - session.opened_at >= _LONGEST
+            if session.opened_at is not None and (silent >= _ENDPOINTING or is_long):
                 self._conclude(session, connection, now, session.opened_at, index + 1 - silent)
                 session.spoken_to, silent = index + 1, 0
         if session.opened_at is None:

@@ -12,6 +12,7 @@ from core.gladia.commands import (
     CreateSession,
     Disconnect,
     FetchResult,
+    HttpOutcome,
     ReleaseSlot,
     SendAudio,
     SendText,
@@ -54,7 +55,7 @@ class World:
         self.slots = 0
         self.max_slots = 0
         self.grants = True
-        self.answers: list[Answer] = []
+        self.answers: list[HttpOutcome] = []
         """Scripted answers to POST, used before the server's own."""
         self.refuse_handshakes: list[int | None] = []
         self.result_status = 200
@@ -174,7 +175,8 @@ class World:
             case ReleaseSlot():
                 self.slots -= 1
             case CreateSession(leg):
-                answer = self.answers.pop(0) if self.answers else Answer(201, self.server.post())
+                scripted = self.answers.pop(0) if self.answers else None
+                answer = scripted or Answer(201, self.server.post())
                 self.session.post_result(leg, answer, self.now)
             case Connect(connection, url):
                 self._connect(connection, url)
@@ -189,8 +191,8 @@ class World:
                 self.open.discard(connection)
                 self.server.drop(connection)
             case FetchResult(leg, session_id):
-                answer = Answer(self.result_status, self.server.result(session_id))
-                self.session.result_fetched(leg, answer, self.now)
+                result = Answer(self.result_status, self.server.result(session_id))
+                self.session.result_fetched(leg, result, self.now)
             case never:
                 assert_never(never)
 
