@@ -5,7 +5,8 @@ for which somebody asked. A bot ends it at once. There is one mixed (`composite`
 room, or one for each audio track (`tracks`). An egress that brings no sound for `silent_s` has
 failed whatever LiveKit says about it: it is stopped and started again. After two failures in a
 row the other kind has its turn. A start that timed out may have happened all the same: nothing is
-started before LiveKit's own list was read, and what is found there is taken over.
+started before LiveKit's own list was read, and what is found there is taken over. An egress that
+runs in a room without a bot before we started any is one of a process before us, and goes on.
 
 Nothing here waits or asks: facts and time in, commands out.
 """
@@ -95,6 +96,8 @@ class Failover:
     """Monotonic seconds since when people are alone; None while a bot is there, or nobody is."""
     wanted: bool = False
     _asked: Mode | None = None
+    _released: bool = False
+    """Somebody said that it is not wanted."""
     _runs: dict[str | None, _Run] = field(default_factory=dict)
     _stopped: dict[str, float] = field(default_factory=dict)
     _failures: int = 0
@@ -117,6 +120,7 @@ class Failover:
 
     def ask(self, mode: Mode) -> None:
         """Somebody wants the egress now; takes back what a missing permission had blocked."""
+        self._released = False
         if self._asked != mode:
             self._asked = mode
             if mode != "auto":
@@ -128,6 +132,7 @@ class Failover:
     def release(self, now: float) -> None:
         """Nobody wants it any more; the automatic one may come after the usual wait."""
         self._asked = None
+        self._released = True
         self.bot_gone_at = now if self.bot_gone_at is not None else None
 
     def observe(self, facts: RoomFacts, now: float) -> list[Command]:
@@ -184,6 +189,8 @@ class Failover:
     def _judge(self, facts: RoomFacts, now: float) -> None:
         if facts.bot:
             self._asked = None
+        elif self._asked is None and not self.wanted:
+            self._inherit(facts)
         if facts.bot or facts.people == 0:
             self.bot_gone_at = None
         elif self.bot_gone_at is None:
@@ -193,6 +200,13 @@ class Failover:
         self.wanted = self.bot_gone_at is not None and due
         if not self.wanted:
             self._failures = 0
+
+    def _inherit(self, facts: RoomFacts) -> None:
+        """An egress that nobody here started is our predecessor's, and is still needed."""
+        new = [one for one in facts.egresses or () if one.id not in self._stopped]
+        if new and facts.people and not self._runs and not self._released:
+            self._asked = "auto"
+            self.kind = "composite" if new[0].track_sid is None else "tracks"
 
     def _compare(self, listed: tuple[Egress, ...], now: float) -> None:
         """Takes over what runs already, gives up what is gone."""

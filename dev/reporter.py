@@ -26,6 +26,10 @@ class Reporter:
         self.refused: list[int] = []
         """Statuses of reports that were not taken."""
 
+    def meet(self, http: httpx.AsyncClient) -> None:
+        """From now on reports go there."""
+        self._http = http
+
     async def speaks(self, duration_s: float) -> None:
         """The user speaks from now on for so long; returns after the last report."""
         ends_at = time.monotonic() + duration_s
@@ -42,6 +46,9 @@ class Reporter:
             "speakers": [self._identity] if speaking else [],
             "at": int(datetime.now(UTC).timestamp() * 1000),
         }
-        answer = await self._http.post("/api/active-speaker", json=body, headers=self._headers)
+        try:
+            answer = await self._http.post("/api/active-speaker", json=body, headers=self._headers)
+        except httpx.TransportError:
+            return  # a browser tries again with its next heartbeat
         if not answer.is_success:
             self.refused.append(answer.status_code)

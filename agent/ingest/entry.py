@@ -8,11 +8,15 @@ from typing import Final
 from agent.ingest.egress import Roster
 from agent.ingest.room import IngestRoom
 from core.failover import Egress, Failover
+from core.hole import UNSETTLED
 
 ARRIVAL_S: Final = 30.0
 """A bot that has the lease and is not in the room for so long is believed to be there."""
 SKEW: Final = timedelta(seconds=2)
 """Between the clocks of the database and of LiveKit."""
+HEARS_S: Final = 2.0
+ONE_MEETING_S: Final = 120.0
+"""What was said so long after the last transcriber was heard of belongs to another meeting."""
 KEEP_S: Final = 30.0
 """A room waits so long for a publisher that went without a goodbye."""
 
@@ -28,6 +32,8 @@ class Entry:
     """What LiveKit listed in this beat."""
     taken_at: datetime | None = None
     """When somebody else took the room's lease, who still has it."""
+    heard_until: datetime | None = None
+    """When the room was last heard by whoever had it before us."""
     had_bot: bool = False
     look_at: float = float("-inf")
     close_at: float | None = None
@@ -38,6 +44,27 @@ class Entry:
     def is_handing_over(self) -> bool:
         """A bot is on its way; until it is there, nobody but us hears the room."""
         return self.taken_at is not None and self.room is not None and self.close_at is None
+
+    @property
+    def deaf_since(self) -> float | None:
+        """Monotonic seconds since when nobody transcribes the room; None: nobody was needed.
+
+        A bot that was killed is missed later than it died, and may have heard words that it
+        never wrote down; its last sign of life says more.
+        """
+        gone_at = self.failover.bot_gone_at
+        if self.heard_until is None:
+            return gone_at
+        heard_at = monotonic_of(self.heard_until - UNSETTLED)
+        if (monotonic() if gone_at is None else gone_at) - heard_at > ONE_MEETING_S:
+            return gone_at
+        return heard_at if gone_at is None else min(heard_at, gone_at)
+
+    @property
+    def hears(self) -> bool:
+        """Whether sound comes in at present."""
+        last = self.room.last_heard_at if self.room is not None else None
+        return last is not None and monotonic() - last < HEARS_S
 
     def bot_is_there(self, now: float, *, known: bool) -> bool:
         """Whether a bot transcribes the room, not merely a ghost or one that is on its way."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from datetime import datetime
 from typing import Final
 
 from core.errors import NotFound, StoreError
@@ -30,13 +31,29 @@ class Holds:
         except StoreError:
             return None
 
-    async def renew(self, rooms: Collection[Slug]) -> dict[str, Lease] | None:
-        """Prolongs our leases; returns the live ones of all rooms, None while nobody can say."""
+    async def heard_until(self, slug: Slug) -> datetime | None:
+        """When whoever had the room last heard it; ask before `take`. None: nobody can say."""
         try:
             async with self._database.connection() as conn:
-                if rooms:
-                    held: dict[str, str] = dict.fromkeys(rooms, self.holder)
-                    await leases.renew(conn, held, TTL_S)
+                return await leases.heard_until(conn, slug)
+        except StoreError:
+            return None
+
+    async def renew(
+        self, rooms: Collection[Slug], deaf: Collection[Slug]
+    ) -> dict[str, Lease] | None:
+        """Prolongs our leases; returns the live ones of all rooms, None while nobody can say.
+
+        Args:
+            rooms: that we hear.
+            deaf: that are ours and send nothing at present.
+        """
+        try:
+            async with self._database.connection() as conn:
+                for slugs, hears in ((rooms, True), (deaf, False)):
+                    if slugs:
+                        held: dict[str, str] = dict.fromkeys(slugs, self.holder)
+                        await leases.renew(conn, held, TTL_S, hears=hears)
                 return {one.room: one for one in await leases.leases(conn) if one.is_live}
         except StoreError:
             return None

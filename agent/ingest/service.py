@@ -195,7 +195,8 @@ class Ingest:
 
     async def _beat(self) -> None:
         now = monotonic()
-        table = await self._holds.renew(self.rooms)
+        heard = {slug for slug, entry in self._entries.items() if entry.hears}
+        table = await self._holds.renew(heard, set(self.rooms) - heard)
         if now - self._peopled_at >= PEOPLED_S:
             self._peopled_at = now
             try:
@@ -250,7 +251,8 @@ class Ingest:
         if entry.room is not None:
             for key, at in entry.room.heard.items():
                 failover.heard(key, at)
-        external = self.port is not None and self.port.publishing(slug) and not failover.is_busy
+        published = self.port is not None and self.port.publishing(slug)
+        external = published and not failover.is_busy and not entry.listed
         tracks = (one.tracks for one in roster.people) if roster is not None else ()
         return RoomFacts(
             people=int(slug in self._peopled) if roster is None else len(roster.people),
@@ -363,8 +365,11 @@ class Ingest:
 
     async def _hold(self, slug: Slug, kind: LeaseKind) -> bool:
         """Takes the room's lease; while the table is away a room without a bot is ours."""
+        entry = self._entry(slug)
+        if entry.room is None:
+            entry.heard_until = await self._holds.heard_until(slug)
         taken = await self._holds.take(slug, kind)
-        return not self._entry(slug).had_bot if taken is None else taken
+        return not entry.had_bot if taken is None else taken
 
     def _entry(self, slug: Slug) -> Entry:
         entry = self._entries.get(slug)
@@ -377,8 +382,7 @@ class Ingest:
     def _room(self, slug: Slug) -> IngestRoom:
         entry = self._entry(slug)
         if entry.room is None:
-            gone = entry.failover.bot_gone_at
-            entry.room = IngestRoom(slug, self._context, deaf_since=gone)
+            entry.room = IngestRoom(slug, self._context, deaf_since=entry.deaf_since)
             entry.idle_since = monotonic()
             entry.close_at = None
             if entry.roster is not None:

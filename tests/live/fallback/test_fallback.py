@@ -1,129 +1,17 @@
 """A room without a bot is carried by Egress until a bot is there: all words, once, named."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 
-from dev import watermark
-from dev.egress import EgressServer, open_egress
+from dev.egress import EgressServer
 from dev.gladia import GladiaStandIn
-from dev.livekit import LiveKitServer
 from dev.processes import free_port
-from dev.reporter import Reporter
-from dev.robot import Robot, open_robot
-from tests.live.programs import Programs, StartProgram, Web, until_answering
+from tests.live.programs import StartProgram
+from tests.live.voices import StartWeb, stored, until_active, until_running, voices, words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
-PERIOD_S = 0.6
-
-
-@pytest.fixture
-async def egress(livekit_server: LiveKitServer) -> AsyncIterator[EgressServer]:
-    key, secret = livekit_server.api_key, livekit_server.api_secret
-    async with open_egress(livekit_server.http_url, key, secret) as server:
-        yield server
-
-
-StartWeb = Callable[..., Awaitable[Web]]
-
-
-@pytest.fixture
-async def start_web(environment: dict[str, str], egress: EgressServer) -> AsyncIterator[StartWeb]:
-    """Starts web services that reach LiveKit by way of the Egress stand-in."""
-    async with Programs() as programs, AsyncExitStack() as stack:
-
-        async def start(**variables: str) -> Web:
-            port = variables.get("PORT") or str(free_port())
-            url = f"http://127.0.0.1:{port}"
-            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
-            own = {
-                "PORT": port,
-                "RTMP_PORT": str(free_port()),
-                "LIVEKIT_URL": egress.url.replace("http", "ws", 1),
-                "LIVEKIT_PUBLIC_URL": environment["LIVEKIT_URL"],
-                "FALLBACK_AFTER_SECONDS": "5",
-            }
-            child = programs.start("web", ["-m", "web"], environment | own | variables)
-            await until_answering(http, child)
-            return Web(url, child, http)
-
-        yield start
-
-
-@dataclass
-class Voice:
-    robot: Robot
-    reporter: Reporter
-    name: str
-    speaker: int
-    counted: int = 0
-
-    async def count(self, words: int, *, reports: bool = True) -> None:
-        """Says the next `words` numbers, and reports itself as a browser would."""
-        numbers = range(self.counted, self.counted + words)
-        self.counted += words
-        recording = watermark.encode(numbers, self.speaker, period_s=PERIOD_S, tail_s=1.5)
-        async with asyncio.TaskGroup() as group:
-            if reports:
-                speaking = self.reporter.speaks(0.5 + words * PERIOD_S)
-                group.create_task(speaking, name="reporter")
-            await self.robot.start_saying(recording.pcm)
-
-
-@asynccontextmanager
-async def voices(web: Web, slug: str, *names: str) -> AsyncIterator[list[Voice]]:
-    async with AsyncExitStack() as stack:
-        made = []
-        for speaker, name in enumerate(names):
-            ticket = await web.join(slug, name)
-            robot = await stack.enter_async_context(
-                open_robot(ticket["serverUrl"], ticket["token"])
-            )
-            reporter = Reporter(web.http, slug, robot.identity, ticket["token"])
-            made.append(Voice(robot, reporter, name, speaker))
-        yield made
-
-
-def words(rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
-    ordered = sorted(rows, key=lambda row: row["startedAt"])
-    return [pair for row in ordered for pair in watermark.parse(row["text"])]
-
-
-async def stored(
-    web: Web, slug: str, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 40
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                rows = [row for row in await web.transcript(slug) if row["isFinal"]]
-                if enough(rows):
-                    return rows
-                await asyncio.sleep(0.3)
-    except TimeoutError as error:
-        error.add_note(f"stored: {[(row['source'], row['speaker'], row['text']) for row in rows]}")
-        raise
-
-
-async def until_active(egress: EgressServer, count: int, timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while len(egress.active()) != count:  # noqa: ASYNC110 - a poll
-            await asyncio.sleep(0.1)
-
-
-async def until_running(web: Web, slug: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            answer = await web.http.post("/api/transcription/start", json={"sessionSlug": slug})
-            if answer.status_code == 200 and answer.json()["state"] == "running":
-                return
-            await asyncio.sleep(0.2)
 
 
 async def test_the_mix_speaks_until_a_bot_is_there(
