@@ -176,6 +176,13 @@ async def heard_by(people: Sequence[Robot]) -> None:
             await person.heard.wait()
 
 
+def check_captions(job: Job, count: int) -> None:
+    """A job that does not do its work must not win."""
+    print(f"    captions seen: {count}")
+    if job in {"ours", "session"} and count < PEOPLE:
+        raise SystemExit(f"{JOBS[job]} did not transcribe")
+
+
 async def cpu_table(stage: Stage, duration_s: float, rounds: int) -> dict[Job, dict[Scene, float]]:
     """Median over rounds of each job's CPU in each scene."""
     samples: dict[Job, dict[Scene, list[float]]] = {
@@ -193,7 +200,7 @@ async def cpu_table(stage: Stage, duration_s: float, rounds: int) -> dict[Job, d
                         share = await measure(child, people, scene, duration_s)
                         samples[job][scene].append(share)
                         print(f"  round {number + 1} {JOBS[job]:30} {scene:9} {share:5.1f} %")
-                    print(f"    captions seen: {len(people[0].captions.items)}")
+                    check_captions(job, len(people[0].captions.items))
                 except TimeoutError:
                     print(child.output)
                     raise
