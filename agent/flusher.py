@@ -85,6 +85,9 @@ class Flusher:
         self._down_since: float | None = None
         self.is_elected = False
         """Whether this process is the one of the host that moves records."""
+        self.waiting = 0
+        """Records that may be moved, 1000 at most, when this process last looked; 0 where another
+        one is elected."""
         self.counters = FlusherCounters()
 
     async def run(self) -> None:
@@ -153,6 +156,7 @@ class Flusher:
         """Waits until a batch is full, old enough, or somebody is in a hurry."""
         while True:
             count, age_s = await _in(thread, journal.waiting)
+            self.waiting = count
             old_enough = age_s >= self._batch_s - 2 * _POLL_S
             if count >= self._batch_size or (count and (old_enough or self._hurry.exists())):
                 return

@@ -116,6 +116,7 @@ def _engines(ingest: RunningIngest | None, model: LanguageModel, settings: Model
             insights=insights if settings.enabled else None,
             recaps=RecapWriter(database=database, model=model) if settings.enabled else None,
             routes=[ingest.route] if ingest else [],
+            metrics=[ingest.metrics] if ingest else [],
         )
 
     return plug
@@ -126,7 +127,7 @@ async def serve(settings: WebSettings, environ: Mapping[str, str]) -> None:
     async with _ingest(settings, environ) as ingest, _model(environ) as (model, model_settings):
         if settings.server_mode == "rtmp":
             assert ingest is not None
-            server = lone_server(settings, [ingest.route])
+            server = lone_server(settings, [ingest.route], [ingest.metrics])
             _on_signals(lambda: setattr(server, "should_exit", True))
             log.info("ingest starts", extra={"host": settings.host, "port": settings.port})
             await server.serve()

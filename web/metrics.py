@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 GATHER_WITHIN_S = 1.5
 _MAX_SOURCE_CHARS = 2_000_000
 _PREFIX = "roomscribe_"
+_PCM_BYTES_PER_S = 32_000
+"""What Gladia is sent: 16 bits, mono, 16 kHz."""
 
 
 class _Gathered(Collector):
@@ -41,13 +43,12 @@ class _Gathered(Collector):
 async def read(call: Call[NoQuery, None]) -> Response:
     _admit(call)
     services = call.services
-    gathered = _Gathered(await _gather(services))
+    families = _merged([*services.counters.registry.collect(), *await _gather(services)])
     if "application/json" in call.request.headers.get("accept", ""):
-        families = [*services.counters.registry.collect(), *gathered.collect()]
         return JSONResponse(old_names(families), headers={"cache-control": "no-store"})
     registry = CollectorRegistry()
-    registry.register(gathered)
-    text = generate_latest(services.counters.registry) + generate_latest(registry)
+    registry.register(_Gathered(families))
+    text = generate_latest(registry)
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
@@ -72,9 +73,15 @@ def old_names(families: Iterable[Metric]) -> dict[str, Any]:
         "gladia.stt_latency_ms": _ratio_ms(
             values, "roomscribe_stt_latency_seconds_total", "roomscribe_stt_latency_count_total"
         ),
-        "gladia.audio_bytes_sent": total("roomscribe_audio_bytes_sent_total"),
+        "gladia.audio_bytes_sent": _PCM_BYTES_PER_S
+        * total("roomscribe_audio_seconds_billed_total"),
         "gladia.transcripts_received": total("roomscribe_segments_total"),
-        "ingest.broadcast_latency_ms": _mean_ms(values, "roomscribe_web_ingest_broadcast_seconds"),
+        "ingest.broadcast_latency_ms": _ratio_ms(
+            values,
+            "roomscribe_ingest_broadcast_seconds_total",
+            "roomscribe_ingest_broadcast_count_total",
+        )
+        or _mean_ms(values, "roomscribe_web_ingest_broadcast_seconds"),
         "ingest.ffmpeg_errors": total("roomscribe_ingest_ffmpeg_errors_total"),
         "ws.broadcast_loop_ms": _mean_ms(values, "roomscribe_web_broadcast_seconds"),
         "ws.transcripts_sent": total("roomscribe_web_messages_sent_total"),
@@ -117,6 +124,14 @@ async def _gather(services: Services) -> list[Metric]:
     return list(families.values())
 
 
+def _merged(families: Iterable[Metric]) -> list[Metric]:
+    """One family for each name: a page with two of them would be refused."""
+    merged: dict[str, Metric] = {}
+    for family in families:
+        merged.setdefault(family.name, _empty(family)).samples.extend(family.samples)
+    return list(merged.values())
+
+
 def _empty(family: Metric) -> Metric:
     return Metric(family.name, family.documentation, family.type)
 
@@ -130,7 +145,9 @@ async def _read(
     services: Services, http: httpx.AsyncClient, source: str, texts: dict[str, str]
 ) -> None:
     try:
-        answer = await http.get(source)
+        secret = services.settings.metrics_secret
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        answer = await http.get(source, headers=headers)
         answer.raise_for_status()
     except httpx.HTTPError as exc:
         services.counters.errors.labels("metrics_source").inc()

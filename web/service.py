@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
+from prometheus_client.registry import Collector
 from starlette.routing import BaseRoute
 
 from db.bus import Bus, PostgresBus, RedisBus
@@ -39,6 +40,8 @@ class Engines:
     recaps: RecapEngine | None = None
     routes: Sequence[BaseRoute] = ()
     """Further routes, such as the WebSocket of Track Egress."""
+    metrics: Sequence[Collector] = ()
+    """What they count, for `/metrics`."""
 
 
 class Server(uvicorn.Server):
@@ -123,6 +126,8 @@ async def open_service(settings: WebSettings, plug: Plug = unplugged) -> AsyncIt
         counters = Counters()
         bus: Bus = RedisBus(settings.redis_url) if settings.redis_url else PostgresBus(database)
         plugged = plug(database, bus)
+        for collector in plugged.metrics:
+            counters.registry.register(collector)
         services = Services(
             settings=settings,
             database=database,

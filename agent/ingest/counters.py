@@ -15,8 +15,6 @@ class IngestCounters:
     finals: int = 0
     egress_starts: Counter[str] = field(default_factory=Counter)
     """By outcome: started, unauthorized, unavailable, refused."""
-    egress_faults: Counter[str] = field(default_factory=Counter)
-    """Egresses that ended or fell silent while they were needed."""
 
     def decoder_fault(self, kind: str) -> None:
         self.ffmpeg_errors[kind] += 1

@@ -6,6 +6,7 @@ Lossy by design, like every live path here: viewers catch up from the store.
 import asyncio
 import logging
 from collections import deque
+from time import monotonic
 from typing import Final
 
 import aiohttp
@@ -25,21 +26,31 @@ class Outlet:
     """Takes messages at once, and hands them on from `run`."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[float, str, bytes]] = deque(maxlen=MAX_WAITING)
         self._news = asyncio.Event()
         self.dropped = 0
+        self.failed = 0
+        """Messages that nobody took."""
+        self.sent = 0
+        self.took_s = 0.0
+        """Sum over the messages that were sent, from `publish` on."""
 
     def publish(self, slug: str, payload: bytes) -> None:
         self.dropped += len(self._waiting) == MAX_WAITING
-        self._waiting.append((slug, payload))
+        self._waiting.append((monotonic(), slug, payload))
         self._news.set()
 
-    async def next_batch(self) -> list[tuple[str, bytes]]:
+    async def next_batch(self) -> list[tuple[float, str, bytes]]:
         """Waits for messages; takes at most `BATCH` of them, oldest first."""
         while not self._waiting:
             self._news.clear()
             await self._news.wait()
         return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+
+    def note_sent(self, published_at: float) -> None:
+        """A message of that monotonic time was taken."""
+        self.sent += 1
+        self.took_s += monotonic() - published_at
 
     async def run(self) -> None:
         """Hands messages on until cancelled."""
@@ -57,7 +68,10 @@ class BusOutlet(Outlet):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(), name="ingest:bus")
             while True:
-                await self._bus.publish(await self.next_batch())
+                batch = await self.next_batch()
+                await self._bus.publish([(slug, payload) for _, slug, payload in batch])
+                for at, _, _ in batch:
+                    self.note_sent(at)
 
 
 class HttpOutlet(Outlet):
@@ -71,12 +85,13 @@ class HttpOutlet(Outlet):
             "Authorization": f"Bearer {secret}",
             "Content-Type": "application/json",
         }
-        self.failed = 0
 
     async def run(self) -> None:
         while True:
-            for _, payload in await self.next_batch():
-                if not await self._post(payload):
+            for at, _, payload in await self.next_batch():
+                if await self._post(payload):
+                    self.note_sent(at)
+                else:
                     self.failed += 1
                     await asyncio.sleep(_PAUSE_S)
 

@@ -21,6 +21,7 @@ from agent.ingest.acceptor import Acceptor
 from agent.ingest.counters import IngestCounters
 from agent.ingest.decoder import find_decoder
 from agent.ingest.egress import START_TIMEOUT_S, EgressControl, ServerSink
+from agent.ingest.metrics import IngestMetrics
 from agent.ingest.outlets import BusOutlet, HttpOutlet, Outlet
 from agent.ingest.room import IngestContext
 from agent.ingest.service import Ingest
@@ -61,6 +62,18 @@ class RunningIngest:
     settings: IngestSettings
     ready: asyncio.Event
     """Set once the RTMP port is open."""
+
+    @property
+    def metrics(self) -> IngestMetrics:
+        """For the registry of the process."""
+        return IngestMetrics(
+            counters=self.counters,
+            acceptor=self.acceptor,
+            endpoint=self.endpoint,
+            outlet=self.outlet,
+            flusher=self.flusher,
+            rooms=lambda: len(self.ingest.rooms),
+        )
 
     @property
     def route(self) -> WebSocketRoute:

@@ -83,7 +83,9 @@ async def test_every_answer_carries_the_security_headers(database_url: str) -> N
 @asynccontextmanager
 async def _worker_metrics() -> AsyncIterator[str]:
     text = (
-        "# TYPE roomscribe_audio_bytes_sent_total counter\nroomscribe_audio_bytes_sent_total 640\n"
+        "# TYPE roomscribe_audio_seconds_billed_total counter\n"
+        "roomscribe_audio_seconds_billed_total 0.02\n"
+        "# TYPE roomscribe_journal_records gauge\nroomscribe_journal_records 7\n"
         "# TYPE roomscribe_stt_latency_seconds_total counter\n"
         "roomscribe_stt_latency_seconds_total 3\n"
         "# TYPE roomscribe_stt_latency_count_total counter\nroomscribe_stt_latency_count_total 4\n"
@@ -112,14 +114,15 @@ async def test_metrics_of_all_processes_under_new_and_old_names(database_url: st
             old = await web.http.get("/metrics", headers={"accept": "application/json"})
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["roomscribe_web_messages_sent"].samples[0].value == 1
-    gathered = families["roomscribe_audio_bytes_sent"].samples[0]
-    assert gathered.value == 640
+    gathered = families["roomscribe_audio_seconds_billed"].samples[0]
+    assert gathered.value == 0.02
     assert re.fullmatch(r"127\.0\.0\.1:\d+", gathered.labels["source"])
     assert "python_info" not in families
     names = old.json()
     assert names["messagesSent"] == names["ws.transcripts_sent"] == 1
     assert names["gladia.audio_bytes_sent"] == 640
     assert names["gladia.stt_latency_ms"] == 750
+    assert names["queue.length"] == 7
     assert {
         "connections",
         "errors",
