@@ -13,6 +13,7 @@ from agent.language_model import ModelSettings
 from core.env import Env
 from core.gladia.options import GladiaOptions
 from core.gladia.settings import options_from_env
+from core.shared_secrets import auth_secret, service_secret
 from db.pool import DatabaseSettings, data_home
 
 Mode = Literal["dev", "start", "connect"]
@@ -85,6 +86,19 @@ class Settings:
     redis_url: str = field(
         repr=False, metadata=_env("REDIS_URL", "live lines travel by Redis instead of PostgreSQL")
     )
+    ws_server_url: str = field(
+        metadata=_env(
+            "WS_SERVER_URL",
+            "web service that live lines are posted to while PostgreSQL or Redis is away",
+        )
+    )
+    service_secret: str = field(
+        repr=False,
+        metadata=_env(
+            "SERVICE_SECRET",
+            "shown to that web service; empty: derived from AUTH_SECRET",
+        ),
+    )
     batch_seconds: float = field(
         metadata=_env(
             "TRANSCRIPT_BATCH_SECONDS", "longest wait of a stored line before it is in PostgreSQL"
@@ -137,6 +151,7 @@ class Settings:
         """
         env = Env(environ)
         dev = mode != "start"
+        secret = env.text("LIVEKIT_API_SECRET")
         settings = cls(
             livekit_url=_livekit_url(env),
             livekit_api_key=env.required("LIVEKIT_API_KEY", "the key of your LiveKit project"),
@@ -156,6 +171,8 @@ class Settings:
                 env, application="worker", embedded_by_default=dev, pool_size=3
             ),
             redis_url=_redis_url(env),
+            ws_server_url=_http_url(env, "WS_SERVER_URL", ""),
+            service_secret=service_secret(env, auth_secret(env, secret)),
             batch_seconds=env.number("TRANSCRIPT_BATCH_SECONDS", 5.0, low=0.05, high=60),
             batch_size=env.integer("TRANSCRIPT_BATCH_SIZE", 10, low=1, high=1000),
             data_dir=data_home(env),
@@ -200,7 +217,7 @@ def _livekit_url(env: Env) -> str:
 
 def _http_url(env: Env, name: str, default: str) -> str:
     url = env.text(name, default).rstrip("/")
-    if not url.startswith(("http://", "https://")):
+    if url and not url.startswith(("http://", "https://")):
         env.problem(f"{name} must begin with http:// or https://")
     return url
 

@@ -2,33 +2,41 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import aiohttp
+
 from agent.flusher import Flusher
+from agent.ingest.outlets import HttpOutlet
+from agent.live_way import LiveWay
 from agent.recaps import write_recaps
 from agent.settings import Settings
 from agent.supervise import supervise
-from db.bus import Bus, PostgresBus, RedisBus
+from core.wire import WAKE
+from db.bus import PostgresBus, RedisBus
 from db.pool import Database, open_database
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S: Final = 5.0
-_QUEUE: Final = 4096
 
 
 class StoreLink:
     """Holds the database, the flusher, the bus and the recaps. `run` in a task, supervised."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_wake: Callable[[], None]) -> None:
+        """Starts without a database.
+
+        Args:
+            settings: the worker's.
+            on_wake: called when a web service heard of something that a steward should look at.
+        """
         self._settings = settings
+        self._on_wake = on_wake
         self._flusher: Flusher | None = None
-        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=_QUEUE)
-        self._arrived = asyncio.Event()
-        self.dropped = 0
-        """Live messages that gave way; viewers catch up from the database."""
+        self.way = LiveWay()
         self.database: Database | None = None
         """None until it was opened; whether it answers is another question."""
         self.tried = asyncio.Event()
@@ -39,11 +47,14 @@ class StoreLink:
         """Whether the database answered when it was last asked."""
         return self.database is not None and self.database.down_since is None
 
+    @property
+    def records_waiting(self) -> int:
+        """Records of this host on their way to PostgreSQL, as far as this process moves them."""
+        return self._flusher.waiting if self._flusher is not None else 0
+
     def publish(self, slug: str, payload: bytes) -> None:
-        """Hands a live message to the bus; the oldest that wait give way to new ones."""
-        self.dropped += len(self._waiting) == _QUEUE
-        self._waiting.append((slug, payload))
-        self._arrived.set()
+        """Hands on a live message; never waits."""
+        self.way.publish(slug, payload)
 
     async def run(self) -> None:
         """Moves records and carries messages until cancelled.
@@ -56,6 +67,15 @@ class StoreLink:
             await self._run()
         finally:
             self.tried.set()
+
+    async def run_live(self) -> None:
+        """Carries live messages until cancelled, also while no database was opened yet."""
+        settings = self._settings
+        if not settings.ws_server_url:
+            await self.way.run()
+            return
+        async with aiohttp.ClientSession() as http:
+            await self.way.run(HttpOutlet(http, settings.ws_server_url, settings.service_secret))
 
     async def flush(self) -> None:
         """Moves what waits, at the end; what remains is safe in the journal."""
@@ -77,18 +97,16 @@ class StoreLink:
             self.database = database
             self.tried.set()
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(supervise("flusher", self._flusher.run), name="flusher")
-                    tasks.create_task(supervise("bus", bus.run), name="bus")
-                    tasks.create_task(supervise("recaps", recaps), name="recaps")
-                    tasks.create_task(self._relay(bus), name="relay")
+                with bus.subscribe(self._heard, self._on_wake):
+                    self.way.bus = bus
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(supervise("flusher", self._flusher.run), name="flusher")
+                        tasks.create_task(supervise("bus", bus.run), name="bus")
+                        tasks.create_task(supervise("recaps", recaps), name="recaps")
             finally:
+                self.way.bus = None
                 self.database = None
 
-    async def _relay(self, bus: Bus) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            batch = list(self._waiting)
-            self._waiting.clear()
-            await bus.publish(batch)
+    def _heard(self, _slug: str, message: bytes) -> None:
+        if message == WAKE:
+            self._on_wake()

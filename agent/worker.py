@@ -64,7 +64,7 @@ class Worker:
         self._registered = asyncio.Event()
         self._exit_code = OK
         self.metrics = Metrics()
-        self.store = StoreLink(settings)
+        self.store = StoreLink(settings, on_wake=self._woken)
         self.rooms = LiveKitRooms(client, settings.agent_name)
         self.leases = Leases(database=lambda: self.store.database, on_end=self._job_ended)
         self.steward = Steward(
@@ -118,6 +118,7 @@ class Worker:
     def _shared_parts(self) -> dict[str, Part]:
         return {
             "store": self._run_store,
+            "live": self.store.run_live,
             "heartbeat": self.leases.run_beats,
             "jobs": partial(self.leases.run_watch, self._jobs),
         }
@@ -287,6 +288,11 @@ class Worker:
         self._registered.set()
         self.steward.wake()
 
+    def _woken(self) -> None:
+        """A web service heard from LiveKit that something happened in a room."""
+        if self.steward.leads:
+            self.steward.wake()
+
     # Facts
 
     def ready(self) -> Mapping[str, bool]:
@@ -301,6 +307,11 @@ class Worker:
         gauge = self.metrics.gauge
         gauge("rooms", "rooms that this worker serves", lambda: float(self.leases.count))
         gauge("database_up", "1 while the database answers", lambda: float(self.store.is_up))
+        gauge(
+            "journal_records",
+            "records of this host that wait for PostgreSQL, told by the process that moves them",
+            lambda: float(self.store.records_waiting),
+        )
         gauge("steward_leads", "1 where this worker watches all rooms", lambda: self.steward.leads)
         gauge("registered", "1 once LiveKit knows this worker", lambda: self._registered.is_set())
 

@@ -16,6 +16,8 @@ INSIGHTS_TOPIC = "insights"
 STATUS_TOPIC = "status"
 CAPTION_TOPIC = "lk.transcription"
 """LiveKit's own text-stream topic for captions."""
+WAKE = b'{"type":"wake"}'
+"""On the bus only, under the room's name: something happened there, the steward may look."""
 MAX_MESSAGE_BYTES = 14 * 1024
 """LiveKit promises delivery of reliable data packets up to 15 KiB; one KiB is left for headers."""
 

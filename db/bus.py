@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from time import monotonic
 
 from redis import asyncio as aioredis
 from redis.exceptions import RedisError
@@ -29,6 +30,7 @@ _MAX_BATCH = 100
 _GATHER_S = 0.01
 _HEARTBEAT_S = 15.0
 _ANSWER_S = 5.0
+_STALLED_S = 1.0
 _BACKOFF = Backoff(first_s=0.2, max_s=5.0)
 _SEPARATOR = "\x1f"
 _FIELDS = 4
@@ -51,6 +53,15 @@ class Bus(ABC):
     @abstractmethod
     async def publish(self, messages: Sequence[Message]) -> None:
         """Never waits and never fails: while the way is blocked, the oldest messages go."""
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether messages get through now."""
+        return True
+
+    def take_back(self) -> list[Message]:
+        """What waits to be carried, for whoever has another way; it is not carried then."""
+        return []
 
     @abstractmethod
     async def run(self) -> None:
@@ -96,7 +107,23 @@ class _QueuedBus(Bus):
         super().__init__()
         self._queue: deque[Message] = deque()
         self._waiting = asyncio.Event()
+        self._batch: list[Message] = []
+        """Being sent, or not known to have arrived."""
+        self._sending_since: float | None = None
         self.is_connected = False
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether messages get through: connected, and no batch waits for a second."""
+        since = self._sending_since
+        return self.is_connected and (since is None or monotonic() - since < _STALLED_S)
+
+    def take_back(self) -> list[Message]:
+        """What was not carried yet, for another way; a part of it may have arrived after all."""
+        taken = [*self._batch, *self._queue]
+        self._batch = []
+        self._queue.clear()
+        return taken
 
     async def publish(self, messages: Sequence[Message]) -> None:
         self._queue.extend(messages)
@@ -129,6 +156,7 @@ class _QueuedBus(Bus):
 
     def _connected(self) -> None:
         self.is_connected = True
+        self._sending_since = None
         _log.info("bus is connected")
         self._resumed()
 
@@ -139,14 +167,18 @@ class _QueuedBus(Bus):
                 async with asyncio.timeout(_HEARTBEAT_S):
                     await self._waiting.wait()
                     await asyncio.sleep(_GATHER_S)
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+            size = min(len(self._queue), _MAX_BATCH)
+            self._batch = [self._queue.popleft() for _ in range(size)]
             if not self._queue:
                 self._waiting.clear()
+            self._sending_since = monotonic()
             try:
                 async with asyncio.timeout(_ANSWER_S):
-                    await send(batch)
+                    await send(self._batch)
             except TimeoutError:
                 raise StoreUnavailable("the bus does not answer") from None
+            self._sending_since = None
+            self._batch = []
 
 
 class PostgresBus(_QueuedBus):

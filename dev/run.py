@@ -203,6 +203,7 @@ def choose_ports(stage: Stage) -> None:
     stage.env.setdefault("METRICS_PORT", str(free_port()))
     source = f"http://127.0.0.1:{stage.env['METRICS_PORT']}/metrics"
     stage.env.setdefault("METRICS_SOURCES", source)
+    stage.env.setdefault("WS_SERVER_URL", f"http://127.0.0.1:{stage.env['PORT']}")
 
 
 def run(stage: Stage, *, demo: bool) -> None:

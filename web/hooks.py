@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from core.errors import AccessError
 from core.ids import uuid7
+from core.wire import WAKE
 from db import participants, rooms
 from db.pool import Connection, transaction
 from web.access import Who
@@ -25,8 +26,6 @@ from web.route import AnyRoute, Model, NoQuery, Route
 from web.tokens import same_secret
 
 MAX_BYTES = 256 * 1024
-WAKE = b'{"type":"wake"}'
-"""On the bus, under the room's name: something happened there, the steward may look."""
 _KINDS = {0: "standard", 1: "ingress", 2: "egress", 3: "sip", 4: "agent"}
 _WAKING = frozenset({"room_started", "participant_joined", "participant_left", "egress_ended"})
 

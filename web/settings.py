@@ -4,8 +4,6 @@ Each field's `metadata["env"]` names its variable and `metadata["doc"]` explains
 the README is tested against them.
 """
 
-import hashlib
-import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +11,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from core.env import Env
+from core.shared_secrets import auth_secret as auth_secret_of
+from core.shared_secrets import derived
+from core.shared_secrets import service_secret as service_secret_of
 from db.pool import DatabaseSettings
 
 ServerMode = Literal["all", "ws", "rtmp"]
 BroadcastMode = Literal["direct", "http"]
 AuthMode = Literal["open", "closed"]
 
-_MIN_SECRET_CHARS = 32
 _DAY_S = 86_400
 
 
@@ -244,7 +244,7 @@ class WebSettings:
             _demand_consent_to_open(env)
         livekit_url = env.required("LIVEKIT_URL", "ws:// or wss:// address of LiveKit")
         api_secret = env.required("LIVEKIT_API_SECRET", "the secret that belongs to the key")
-        auth_secret = _auth_secret(env, auth_mode, api_secret)
+        auth_secret = auth_secret_of(env, api_secret, required=auth_mode == "closed")
         settings = cls(
             host=host,
             port=env.integer("PORT", 3000, low=0, high=65535),
@@ -271,7 +271,7 @@ class WebSettings:
             auth_jwks_url=_url(env, "AUTH_JWKS_URL", ("http", "https")),
             auth_default_space=env.text("AUTH_DEFAULT_SPACE", "default"),
             oidc=_oidc(env),
-            service_secret=env.text("SERVICE_SECRET", _derived(auth_secret, "service")),
+            service_secret=service_secret_of(env, auth_secret),
             trusted_proxies=env.words("TRUSTED_PROXIES"),
             cors_origins=env.words("CORS_ORIGINS"),
             rate_limit_factor=env.number("RATE_LIMIT_FACTOR", 1.0, low=0.0, high=10_000.0),
@@ -281,7 +281,7 @@ class WebSettings:
             consent_text=env.text("CONSENT_TEXT", "This meeting is transcribed."),
             languages=env.words("GLADIA_LANGUAGES"),
             webhook_urls=env.words("WEBHOOK_URLS"),
-            webhook_secret=env.text("WEBHOOK_SECRET", _derived(auth_secret, "webhooks")),
+            webhook_secret=env.text("WEBHOOK_SECRET", derived(auth_secret, "webhooks")),
             metrics_sources=env.words("METRICS_SOURCES"),
             metrics_secret=env.text("METRICS_SECRET"),
         )
@@ -297,25 +297,6 @@ class WebSettings:
 def _server_mode(env: Env) -> ServerMode:
     mode = env.choice("SERVER_MODE", "all", ("all", "ws", "rtmp"))
     return "ws" if mode == "ws" else "rtmp" if mode == "rtmp" else "all"
-
-
-def _auth_secret(env: Env, mode: AuthMode, livekit_secret: str) -> str:
-    """AUTH_SECRET, or NEXTAUTH_SECRET as it used to be called.
-
-    Open mode can do without: then all processes of one LiveKit project derive the same one.
-    """
-    secret = env.text("AUTH_SECRET") or env.text("NEXTAUTH_SECRET")
-    if secret:
-        if len(secret) < _MIN_SECRET_CHARS:
-            env.problem(f"AUTH_SECRET must have at least {_MIN_SECRET_CHARS} characters")
-        return secret
-    if mode == "closed":
-        env.problem("AUTH_SECRET is not set: AUTH_MODE=closed signs with it; openssl rand -hex 32")
-    return _derived(livekit_secret, "auth")
-
-
-def _derived(secret: str, purpose: str) -> str:
-    return hmac.new(secret.encode(), f"roomscribe:{purpose}".encode(), hashlib.sha256).hexdigest()
 
 
 def _demand_consent_to_open(env: Env) -> None:

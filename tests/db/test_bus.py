@@ -93,6 +93,20 @@ async def test_any_size_arrives_whole(pair: list[Bus], size: int) -> None:
     assert all(ear.heard == [("room", text.encode()), ("room", b"next")] for ear in ears)
 
 
+async def test_what_a_bus_cannot_carry_is_taken_back(database_url: str, open_url: Open) -> None:
+    async with open_url(database_url) as database:
+        bus = PostgresBus(database)
+        await bus.publish([("room", b"one"), ("room", b"two")])
+        assert not bus.is_flowing
+        assert bus.take_back() == [("room", b"one"), ("room", b"two")]
+        async with running(bus) as (ear,):
+            await until(lambda: bus.is_connected)
+            assert bus.is_flowing
+            await bus.publish([("room", b"three")])
+            await until(lambda: bool(ear.heard))
+            assert ear.heard == [("room", b"three")]
+
+
 async def test_postgres_bus_comes_back(database_url: str, open_url: Open) -> None:
     async with open_url(database_url) as database, running(PostgresBus(database)) as (ear,):
         bus = PostgresBus(database)
