@@ -112,6 +112,7 @@ class Person:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HEARD_WITHIN_S):
                     await robot.heard.wait()
+            await asyncio.sleep(1)  # the first audio follows the subscription
             for _ in range(self._chance.randrange(4, 12)):
                 if stop.is_set() or not robot.room.isconnected():
                     break

@@ -15,6 +15,8 @@ from dev.robot import Robot, open_robot
 AT_ONCE = 5
 """Rooms: on two cores more of them would make the speakers stutter."""
 HEARD_WITHIN_S = 60.0
+FIRST_AUDIO_S = 1.0
+"""From the subscription of a track to its first audio, with room to spare."""
 SETTLED_WITHIN_S = 75.0
 _LOOK_EVERY_S = 0.5
 
@@ -133,6 +135,7 @@ async def heard(robot: Robot, within_s: float = HEARD_WITHIN_S) -> None:
     """Returns once a bot listens to the robot."""
     async with asyncio.timeout(within_s):
         await robot.heard.wait()
+    await asyncio.sleep(FIRST_AUDIO_S)
 
 
 async def settled(
