@@ -5,6 +5,7 @@ Late as LiveKit's own detection is: half a second at the start, 0.9 s at the end
 
 import asyncio
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,8 +24,8 @@ class Reporter:
         self._slug = slug
         self._identity = identity
         self._headers = {"Authorization": f"Bearer {token}"}
-        self.refused: list[int] = []
-        """Statuses of reports that were not taken."""
+        self.refused: Counter[int] = Counter()
+        """Reports that were not taken, by status."""
 
     def meet(self, http: httpx.AsyncClient) -> None:
         """From now on reports go there."""
@@ -51,4 +52,4 @@ class Reporter:
         except httpx.TransportError:
             return  # a browser tries again with its next heartbeat
         if not answer.is_success:
-            self.refused.append(answer.status_code)
+            self.refused[answer.status_code] += 1

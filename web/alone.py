@@ -33,5 +33,5 @@ def lone_server(
             return Response(status_code=401)
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    own = [Route("/health", health), Route("/metrics", show)]
+    own = [Route("/health", health), Route("/health/live", health), Route("/metrics", show)]
     return Server(configured(Starlette(routes=[*own, *routes]), settings))
