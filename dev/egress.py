@@ -1,19 +1,25 @@
 """A stand-in for LiveKit's Egress service, where the real one (Chrome, redis) cannot run.
 
+`python -m dev.egress`: beside the server of LIVEKIT_URL, until SIGTERM.
+
 Speaks the server's own Egress API (Twirp, protobuf, the server's tokens) and passes every other
 call on to a real LiveKit server, so that clients see one server. An egress of its is a real
 participant of the room, kind EGRESS: the mix goes out by a real RTMP publisher (ffmpeg), a track
 by WebSocket to the letter of livekit/egress (pkg/pipeline/sink/websocket.go).
 """
 
+import argparse
 import asyncio
 import logging
+import os
 import secrets
 import shutil
+import signal
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -21,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from aiohttp import web
 from livekit import api, rtc
+
+from agent.supervise import contain
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +254,8 @@ class EgressServer:
         info.egress_id = f"EG_{secrets.token_hex(6)}"
         info.status = _STATUS.EGRESS_ACTIVE
         self.infos[info.egress_id] = info
-        running = self._tasks.create_task(self._run(info), name=f"egress:{info.egress_id}")
+        job = partial(self._run, info)
+        running = self._tasks.create_task(contain("egress", job), name=f"egress:{info.egress_id}")
         self._runs[info.egress_id] = running
         if self.late:
             return _refused(503, "unavailable", "no response from servers")
@@ -343,8 +352,10 @@ def _refused(status: int, code: str, text: str) -> web.Response:
 
 
 @asynccontextmanager
-async def open_egress(livekit_url: str, key: str, secret: str) -> AsyncIterator[EgressServer]:
-    """The service on a free port of loopback, for the block."""
+async def open_egress(
+    livekit_url: str, key: str, secret: str, port: int = 0
+) -> AsyncIterator[EgressServer]:
+    """The service on a port of loopback, by default a free one, for the block."""
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         server = EgressServer(livekit_url, key, secret, tasks)
         server.http = http
@@ -352,7 +363,7 @@ async def open_egress(livekit_url: str, key: str, secret: str) -> AsyncIterator[
         app.router.add_post("/twirp/{service}/{method}", server.handle)
         runner = web.AppRunner(app)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         host, port = runner.addresses[0][:2]
         server.url = f"http://{host}:{port}"
@@ -361,3 +372,25 @@ async def open_egress(livekit_url: str, key: str, secret: str) -> AsyncIterator[
         finally:
             server.stop_all()
             await runner.cleanup()
+
+
+async def serve(port: int) -> None:
+    """Serves beside the LiveKit server that the environment names, until SIGTERM or SIGINT."""
+    environ = os.environ  # noqa: TID251 - composition root
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    key, secret = environ["LIVEKIT_API_KEY"], environ["LIVEKIT_API_SECRET"]
+    async with open_egress(environ["LIVEKIT_URL"], key, secret, port) as server:
+        print(f"egress stand-in at {server.url}", flush=True)
+        await over.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dev.egress", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="port of loopback; 0: any free one")
+    asyncio.run(serve(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import httpx
 
-from dev.robot import Robot, open_robot
+from dev.reporter import Reporter
+from dev.robot import SAMPLE_RATE, Pcm, Robot, open_robot
 from dev.script import CAST, DIALOGUE
 from dev.speech import INSTALL_HINT, has_espeak, speak
 
@@ -45,21 +46,35 @@ async def invite(web: str, slug: str | None) -> Invitation:
         return Invitation(web, answer.json()["slug"])
 
 
-async def join(stack: AsyncExitStack, invitation: Invitation, name: str) -> Robot:
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A robot that tells the service when it speaks, as a browser does."""
+
+    robot: Robot
+    reporter: Reporter
+
+    async def say(self, pcm: Pcm, text: str) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reporter.speaks(len(pcm) / SAMPLE_RATE), name="reporter")
+            await self.robot.say(pcm, text)
+
+
+async def join(stack: AsyncExitStack, invitation: Invitation, name: str) -> Actor:
     """A robot called `name` in the session. A client of its own: cookies make a guest."""
-    async with httpx.AsyncClient(base_url=invitation.web, timeout=20) as http:
-        path = f"/api/sessions/{invitation.slug}/token"
-        answer = await http.get(path, params={"name": name})
-        answer.raise_for_status()
-        ticket: dict[str, Any] = answer.json()
-    return await stack.enter_async_context(open_robot(ticket["serverUrl"], ticket["token"]))
+    http = await stack.enter_async_context(httpx.AsyncClient(base_url=invitation.web, timeout=20))
+    path = f"/api/sessions/{invitation.slug}/token"
+    answer = await http.get(path, params={"name": name})
+    answer.raise_for_status()
+    ticket: dict[str, Any] = answer.json()
+    robot = await stack.enter_async_context(open_robot(ticket["serverUrl"], ticket["token"]))
+    return Actor(robot, Reporter(http, invitation.slug, robot.identity, ticket["token"]))
 
 
-async def talk(robots: dict[str, Robot], lines: Iterator[tuple[str, str]]) -> None:
+async def talk(actors: dict[str, Actor], lines: Iterator[tuple[str, str]]) -> None:
     """Says the lines one after the other, each in its robot's voice."""
     for name, text in lines:
         pcm = await asyncio.to_thread(speak, text, CAST[name])
-        await robots[name].say(pcm, text)
+        await actors[name].say(pcm, text)
         await asyncio.sleep(_PAUSE_S)
 
 
@@ -79,15 +94,15 @@ async def demo(web: str, slug: str | None, rounds: int) -> None:
     invitation = await invite(web, slug)
     print(f"robots talk in {invitation.link}", flush=True)
     async with AsyncExitStack() as stack:
-        robots = {name: await join(stack, invitation, name) for name in CAST}
-        listener = next(iter(robots.values()))
+        actors = {name: await join(stack, invitation, name) for name in CAST}
+        listener = next(iter(actors.values())).robot
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEARD_WITHIN_S):
                 await listener.heard.wait()
         lines = cycle(DIALOGUE) if rounds == 0 else iter(DIALOGUE * rounds)
         async with asyncio.TaskGroup() as tasks:
             showing = tasks.create_task(show(listener), name="show")
-            await talk(robots, lines)
+            await talk(actors, lines)
             await asyncio.sleep(5)  # for the last words
             showing.cancel()
 

@@ -1,11 +1,12 @@
 """`make run`: every part on this machine, started in order, stopped in reverse.
 
 Real parts where the environment names them, else our own LiveKit server, an embedded PostgreSQL
-and stand-ins for Gladia and OpenAI, and it says which is which.
+and stand-ins for Gladia, OpenAI and LiveKit Egress, and it says which is which.
 """
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ _READY_WITHIN_S: Final = 60.0
 _STOP_GRACE_S: Final = {"robots": 5.0, "worker": 20.0, "web": 10.0, "livekit": 0.0}
 _OTHERS_GRACE_S: Final = 2.0
 _LOOK_EVERY_S: Final = 0.25
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class Stage:
@@ -45,12 +47,17 @@ class Stage:
         self._children: list[Child] = []
         self._database: EmbeddedPostgres | None = None
 
-    def module(self, name: str, module: str, *arguments: str) -> Child:
+    def module(
+        self, name: str, module: str, *arguments: str, variables: Mapping[str, str] = _NONE
+    ) -> Child:
         """Starts `python -m module arguments` under `name`."""
-        return self.program(name, sys.executable, "-u", "-m", module, *arguments)
+        command = (sys.executable, "-u", "-m", module, *arguments)
+        return self.program(name, *command, variables=variables)
 
-    def program(self, name: str, *argv: str) -> Child:
-        child = Child(name, argv, env=self.env, cwd=ROOT, sink=self.console.sink(name))
+    def program(self, name: str, *argv: str, variables: Mapping[str, str] = _NONE) -> Child:
+        """Starts a program; `variables` are its own, beside those that all share."""
+        env = self.env | dict(variables)
+        child = Child(name, argv, env=env, cwd=ROOT, sink=self.console.sink(name))
         self._children.append(child)
         return child
 
@@ -92,15 +99,15 @@ class Stage:
             child.kill()
 
 
-def start_livekit(stage: Stage) -> None:
-    """The LiveKit of LIVEKIT_URL, else a server of our own."""
+def start_livekit(stage: Stage) -> bool:
+    """The LiveKit of LIVEKIT_URL, else a server of our own; says whether it is ours."""
     if stage.env.get("LIVEKIT_URL"):
         env = Env(stage.env)
         env.required("LIVEKIT_API_KEY", "LIVEKIT_URL is set, and its server wants a key")
         env.required("LIVEKIT_API_SECRET", "LIVEKIT_URL is set, and its server wants a secret")
         env.check()
         stage.ready("LiveKit", f"{stage.env['LIVEKIT_URL']} (from LIVEKIT_URL)")
-        return
+        return False
     binary = livekit.ensure_binary(stage.env, stage.console.say)
     ports = Ports.preferred()
     if ports.signal != Ports().signal:
@@ -119,6 +126,25 @@ def start_livekit(stage: Stage) -> None:
     stage.adopt(server.child)
     stage.env |= server.env()
     stage.ready("LiveKit", f"{server.url} (a server of our own, {binary})")
+    return True
+
+
+def start_egress(stage: Stage, *, beside_ours: bool) -> dict[str, str]:
+    """A stand-in for the Egress service of our own LiveKit server; returns the web's variables."""
+    if not beside_ours:
+        stage.ready("fallback", "LiveKit Egress, where the server of LIVEKIT_URL has it")
+        return {}
+    if shutil.which("ffmpeg") is None:
+        stage.ready("fallback", "none: ffmpeg is not installed (apt-get install ffmpeg)")
+        return {"FALLBACK_MODE": "off"}
+    port = free_port()
+    child = stage.module("egress", "dev.egress", "--port", str(port))
+    address = child.wait_for(str(port), _READY_WITHIN_S).split()[-1]
+    stage.ready("fallback", "STAND-IN for LiveKit Egress: carries the sound where no bot is")
+    return {
+        "LIVEKIT_URL": address.replace("http", "ws", 1),
+        "LIVEKIT_PUBLIC_URL": stage.env.get("LIVEKIT_PUBLIC_URL") or stage.env["LIVEKIT_URL"],
+    }
 
 
 def start_database(stage: Stage) -> None:
@@ -163,10 +189,10 @@ def start_stand_ins(stage: Stage) -> None:
         stage.ready("insights", "STAND-IN for OpenAI: picks frequent words. Real: OPENAI_API_KEY")
 
 
-def start_ours(stage: Stage) -> None:
-    """The worker and the web service, side by side."""
+def start_ours(stage: Stage, for_web: Mapping[str, str]) -> None:
+    """The worker and the web service, side by side; `for_web` are variables of the latter."""
     worker = stage.program("worker", sys.executable, "-u", "agent.py", "dev")
-    web = stage.module("web", "web")
+    web = stage.module("web", "web", variables=for_web)
     address = f"http://127.0.0.1:{stage.env['PORT']}"
     livekit.wait_until_answering(f"{address}/health/live", web, _READY_WITHIN_S)
     stage.ready("web", address)
@@ -213,10 +239,11 @@ def run(stage: Stage, *, demo: bool) -> None:
         ChildFailed: always; says which part ended.
     """
     choose_ports(stage)
-    start_livekit(stage)
+    is_ours = start_livekit(stage)
+    for_web = start_egress(stage, beside_ours=is_ours)
     start_database(stage)
     start_stand_ins(stage)
-    start_ours(stage)
+    start_ours(stage, for_web)
     if demo:
         start_robots(stage)
     stage.announce()

@@ -68,6 +68,7 @@ def test_everything_starts_says_what_it_is_and_stops(data_dir: Path) -> None:
     assert httpx.get(page, timeout=10).status_code == 200
     for line in (
         r"ready: LiveKit +ws://127\.0\.0\.1:\d+",
+        r"ready: fallback +STAND-IN for LiveKit Egress",
         r"ready: database +embedded PostgreSQL",
         r"ready: speech +STAND-IN for Gladia",
         r"ready: insights +STAND-IN for OpenAI",
