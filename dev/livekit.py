@@ -33,7 +33,7 @@ no LiveKit server: do one of these three
   2. put a `livekit-server` ({VERSION}) on PATH
   3. install Go 1.24 or newer; `make setup` then builds it from {MODULE}@{VERSION}"""
 _READY_WITHIN_S: Final = 20.0
-_PROGRESS_EVERY_S: Final = 5.0
+_PROGRESS_EVERY_S: Final = 15.0
 
 Report = Callable[[str], None]
 
@@ -200,7 +200,7 @@ def _build(target: Path, environ: Mapping[str, str], report: Report) -> None:
     go = shutil.which("go", path=environ.get("PATH"))
     if go is None:
         raise ConfigError([THREE_WAYS])
-    report(f"building livekit-server {VERSION} from its Go module (once, 1-3 minutes)")
+    report(f"building livekit-server {VERSION} from its Go module (once, 1 to 5 minutes)")
     bin_dir = target.parent / "bin"
     child = Child(
         "go install",
