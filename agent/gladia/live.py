@@ -94,6 +94,7 @@ class LiveTranscription:
         self._held: dict[int, Slot] = {}
         self._waiting: dict[int, asyncio.Task[None]] = {}
         self._posting: set[int] = set()
+        self._requests: set[asyncio.Task[None]] = set()
         self._open_sockets = 0
         self._no_sockets = asyncio.Event()
         self._no_sockets.set()
@@ -228,14 +229,14 @@ class LiveTranscription:
                 self._release(leg)
             case CreateSession(leg, body, query):
                 self._posting.add(leg)
-                self._spawn(f"gladia:post:{leg}", self._create(leg, body, query))
+                self._ask(f"gladia:post:{leg}", self._create(leg, body, query))
             case Connect(connection, url):
                 self._connect(connection, url)
             case Disconnect(connection):
                 if (socket := self._sockets.pop(connection, None)) is not None:
                     socket.close()
             case FetchResult(leg, session_id):
-                self._spawn(f"gladia:get:{leg}", self._fetch(leg, session_id))
+                self._ask(f"gladia:get:{leg}", self._fetch(leg, session_id))
             case _:
                 assert_never(command)
 
@@ -283,6 +284,11 @@ class LiveTranscription:
             slot.release()
 
     # Requests.
+
+    def _ask(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._spawn(name, work)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
     async def _create(self, leg: int, body: Mapping[str, Any], query: Mapping[str, str]) -> None:
         outcome = await self._request("POST", "/v2/live", json=body, params=query)
@@ -345,7 +351,7 @@ class LiveTranscription:
         """Lets sockets say goodbye; cancels whoever still waits for something else."""
         for socket in self._sockets.values():
             socket.close()
-        for task in [*self._waiting.values()]:
+        for task in [*self._waiting.values(), *self._requests]:
             task.cancel()
         try:
             async with asyncio.timeout(_FLUSH_S):

@@ -61,7 +61,9 @@ class Socket:
             self._ended(Closed(status=error.status, reason=error.message, opened=False))
             return
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            self._ended(Closed(reason=f"{type(error).__name__}: {error}", opened=False))
+            # Some errors quote the URL, whose token is a secret; those of the system do not.
+            detail = f": {error}" if isinstance(error, OSError) else ""
+            self._ended(Closed(reason=type(error).__name__ + detail, opened=False))
             return
         try:
             if self._closing.is_set():
