@@ -6,6 +6,7 @@ which forgets audio, has nothing to do; it only sees errors that no retry of our
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,7 @@ from agent.gladia.live import GladiaAccount, LiveTranscription
 from agent.gladia.slots import SessionSlots
 from agent.gladia.speech_events import SpeechEvents, speech_data
 from core.audio import SAMPLE_RATE
+from core.errors import ConfigError
 from core.gladia.events import AudioLost, Event, Final, StateChanged
 from core.gladia.limits import Limits
 from core.gladia.options import GladiaOptions
@@ -50,7 +52,7 @@ class STT(stt.STT[str]):
     def __init__(
         self,
         *,
-        api_key: str,
+        api_key: str | None = None,
         options: GladiaOptions | None = None,
         base_url: str = _BASE_URL,
         http_session: aiohttp.ClientSession | None = None,
@@ -61,7 +63,7 @@ class STT(stt.STT[str]):
         """Opens nothing yet.
 
         Args:
-            api_key: of the Gladia account.
+            api_key: of the Gladia account; None takes GLADIA_API_KEY from the environment.
             options: of the Gladia session; see GladiaOptions.
             base_url: where Gladia, or a stand-in, answers.
             http_session: shared by all streams and owned by the caller; None takes the
@@ -71,13 +73,20 @@ class STT(stt.STT[str]):
             limits: numbers the core decides by.
             give_up_after_s: an outage this long ends a stream with an APIConnectionError, which is
                 what a FallbackAdapter waits for. None buffers and goes on trying.
+
+        Raises:
+            ConfigError: there is no key.
         """
         super().__init__(
             capabilities=stt.STTCapabilities(
                 streaming=True, interim_results=True, aligned_transcript="word"
             )
         )
-        self._api_key = api_key
+        # As LiveKit's own plugins do: whoever builds a session may leave the key out.
+        key = api_key or os.environ.get("GLADIA_API_KEY", "")  # noqa: TID251 - see above
+        if not key:
+            raise ConfigError(["a Gladia API key is needed: pass api_key or set GLADIA_API_KEY"])
+        self._api_key = key
         self._options = options or GladiaOptions()
         self._base_url = base_url
         self._http = http_session

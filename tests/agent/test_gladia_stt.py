@@ -22,6 +22,7 @@ from livekit.agents.voice.io import AudioInput
 
 from agent.gladia import STT
 from agent.gladia.slots import SessionSlots
+from core.errors import ConfigError
 from core.gladia.options import GladiaOptions
 from dev import watermark
 from dev.gladia import GladiaStandIn
@@ -136,6 +137,14 @@ async def test_a_bad_key_ends_the_stream_at_once(plugin: Any, gladia: GladiaStan
     assert not caught.value.retryable
     assert not gladia.sessions
     await stream.aclose()
+
+
+async def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLADIA_API_KEY", raising=False)
+    with pytest.raises(ConfigError):
+        STT()
+    monkeypatch.setenv("GLADIA_API_KEY", "key")
+    assert STT().provider == "Gladia"
 
 
 async def test_gives_up_only_when_told_to(plugin: Any, http: aiohttp.ClientSession) -> None:
