@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Final
 
+from agent.ingest.doors import Status
 from agent.ingest.egress import Roster
 from agent.ingest.room import IngestRoom
 from core.failover import Egress, Failover
@@ -39,6 +40,21 @@ class Entry:
     close_at: float | None = None
     """Monotonic seconds at which the room is given up; None: it is ours."""
     idle_since: float = field(default_factory=monotonic)
+
+    @property
+    def status(self) -> Status:
+        """What carries the room's audio to us now."""
+        if self.had_bot:
+            return Status(state="off")
+        egress_ids = self.failover.egress_ids
+        if self.close_at is not None:
+            return Status(state="stopping", egress_ids=egress_ids)
+        heard = self.room is not None and self.room.last_heard_at is not None
+        return Status(
+            state="running" if heard else "starting",
+            source="rtmp" if self.failover.kind == "composite" else "track",
+            egress_ids=egress_ids,
+        )
 
     @property
     def is_handing_over(self) -> bool:

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
+from agent.ingest.complaints import Complaints
 from agent.ingest.doors import Port, Status, Tracks
 from agent.ingest.egress import EgressControl, fault_of
 from agent.ingest.entry import KEEP_S, Entry, monotonic_of
@@ -74,6 +75,7 @@ class Ingest:
         self._keys = keys
         self._context = context
         self._holds = Holds(database, holder)
+        self._complaints = Complaints()
         self._entries: dict[Slug, Entry] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._peopled: frozenset[str] = frozenset()
@@ -130,18 +132,7 @@ class Ingest:
 
     def status(self, slug: Slug) -> Status:
         entry = self._entries.get(slug)
-        if entry is None or entry.had_bot:
-            return Status(state="off")
-        failover = entry.failover
-        if entry.close_at is not None:
-            return Status(state="stopping", egress_ids=failover.egress_ids)
-        source: Literal["rtmp", "track"] = "rtmp" if failover.kind == "composite" else "track"
-        heard = entry.room is not None and entry.room.last_heard_at is not None
-        return Status(
-            state="running" if heard else "starting",
-            source=source,
-            egress_ids=failover.egress_ids,
-        )
+        return Status(state="off") if entry is None else entry.status
 
     def active_speaker(self, slug: Slug, identity: str, *, speaking: bool) -> None:
         """A browser's report about its own user; of no use while a bot hears the room."""
@@ -202,7 +193,9 @@ class Ingest:
             try:
                 self._peopled = await self._control.peopled()
             except ProviderError as error:
-                logger.warning("rooms cannot be listed", extra={"status": error.status})
+                self._complaints.wrong("list of rooms", "", fault_of(error))
+            else:
+                self._complaints.right("list of rooms", "")
         automatic = self._peopled if self._settings.fallback_mode != "off" else frozenset()
         for slug in {*map(Slug, automatic), *self._entries}:
             await self._observe(slug, table, now)
@@ -238,11 +231,12 @@ class Ingest:
             entry.roster = await self._control.roster(slug)
             entry.listed = await self._control.running(slug)
         except ProviderError as error:
-            logger.warning("LiveKit cannot be asked", extra={"room": slug, "status": error.status})
+            self._complaints.wrong("list of egresses", slug, fault_of(error))
             failover.failed(None, fault_of(error), now, random.random())  # noqa: S311 - jitter
             entry.look_at = now + UNAVAILABLE_LOOK_S
             if failover.wanted:
                 self._tell(slug, fault_of(error))
+        self._complaints.right("list of egresses", slug)
         if entry.room is not None and entry.roster is not None:
             entry.room.attend(entry.roster.people)
 
@@ -268,6 +262,7 @@ class Ingest:
             unused = now - entry.idle_since >= KEEP_S and not entry.failover.is_busy
             if slug not in self._peopled and unused:
                 del self._entries[slug]
+                self._complaints.forget(slug)
             return
         entry.idle_since = max(entry.idle_since, room.last_heard_at or entry.idle_since)
         if entry.close_at is None:
@@ -315,11 +310,12 @@ class Ingest:
         except ProviderError as error:
             reason = fault_of(error)
             self._context.counters.egress_starts[reason] += 1
-            logger.warning("egress was not started", extra={"room": slug, "reason": reason})
+            self._complaints.wrong("start of an egress", slug, reason)
             entry.failover.failed(track_sid, reason, monotonic(), random.random())  # noqa: S311 - jitter
             self._tell(slug, reason)
             return
         self._context.counters.egress_starts["started"] += 1
+        self._complaints.right("start of an egress", slug)
         logger.info("egress started", extra={"room": slug, "egress_id": egress_id})
         for command in entry.failover.started(track_sid, egress_id, monotonic()):
             self._do(slug, entry, command)
