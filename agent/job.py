@@ -211,6 +211,8 @@ class RoomJob:
             self._meter.follow("finals_not_published", publisher.counts.finals_lost)
             self._meter.follow("finals_not_stored", delivery.not_stored)
             self._meter.follow("relay_dropped", relay.dropped)
+            for name, total in insights.totals().items():
+                self._meter.follow(name, total)
             if sums := self._meter.take():
                 relay.metrics(sums)
 

@@ -7,6 +7,7 @@ both ways is shown once, since web services know each utterance by its id and re
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -27,15 +28,19 @@ class Detour(Protocol):
 class LiveWay:
     """`publish` at any time; `run` in a task."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_detour: Callable[[int], None] = lambda _count: None) -> None:
+        """Without a bus at first.
+
+        Args:
+            on_detour: told how many messages go round the bus.
+        """
+        self._on_detour = on_detour
         self._waiting: deque[Message] = deque(maxlen=_QUEUE)
         self._arrived = asyncio.Event()
         self.bus: Bus | None = None
         """None as long as there is none, or after it was closed."""
         self.dropped = 0
         """Messages that gave way."""
-        self.detoured = 0
-        """Messages that went round the bus."""
 
     def publish(self, slug: str, payload: bytes) -> None:
         """Takes a live message; the oldest that wait give way to new ones."""
@@ -61,7 +66,8 @@ class LiveWay:
             bus = self.bus
             if detour is not None and (bus is None or not bus.is_flowing):
                 messages = [*(bus.take_back() if bus else ()), *self._taken()]
-                self.detoured += len(messages)
+                if messages:
+                    self._on_detour(len(messages))
                 for slug, payload in messages:
                     detour.publish(slug, payload)
             elif bus is not None:

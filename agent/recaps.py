@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 CLAIM_S = 300.0
 """Seconds after which a writer that died loses its claim."""
 MAX_ATTEMPTS = 5
+GRACE_S = 30.0
+"""Seconds after a session's end until its last words are in PostgreSQL for sure."""
+_LOOK_S = 10.0
+Count = Callable[[str, float], None]
 _RETRY = Backoff(first_s=30.0, max_s=1800.0, jitter=0.0)
 
 
@@ -42,19 +46,39 @@ class _Usage:
     completion_tokens: int = 0
 
 
-async def write_recaps(database: Database, settings: ModelSettings) -> None:
+async def write_recaps(
+    database: Database, settings: ModelSettings, count: Count, grace_s: float = GRACE_S
+) -> None:
     """Writes the recap of each session that ends, until cancelled; returns where none can be."""
     if settings.enabled:
         async with open_language_model(settings) as model:
-            await RecapWriter(database=database, model=model).run()
+            writer = RecapWriter(database=database, model=model, count=count, grace_s=grace_s)
+            await writer.run()
 
 
 class RecapWriter:
     """Recaps for one language model account."""
 
-    def __init__(self, *, database: Database, model: LanguageModel) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        model: LanguageModel,
+        count: Count = lambda _name, _value: None,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        """Idle until asked.
+
+        Args:
+            database: where finals are read and recaps stored.
+            model: the account to ask.
+            count: adds to a counter of agent.metrics.
+            grace_s: seconds that `write_next` leaves a session alone after its end.
+        """
         self._database = database
         self._model = model
+        self._count = count
+        self._grace_s = grace_s
 
     async def run(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Writes what is due, one session at a time, until cancelled.
@@ -68,7 +92,7 @@ class RecapWriter:
             except StoreUnavailable:
                 worked = False
             if not worked:
-                await pause(10.0)
+                await pause(min(_LOOK_S, max(self._grace_s, 0.1)))
 
     async def write_next(self) -> bool:
         """Writes the recap of one ended session that has none; False if there is none.
@@ -77,7 +101,9 @@ class RecapWriter:
             StoreUnavailable: PostgreSQL is away.
         """
         async with self._database.connection() as conn:
-            claim = await insights.claim_recap(conn, claim_s=CLAIM_S, max_attempts=MAX_ATTEMPTS)
+            claim = await insights.claim_recap(
+                conn, claim_s=CLAIM_S, max_attempts=MAX_ATTEMPTS, grace_s=self._grace_s
+            )
         if claim is None:
             return False
         await self._write(claim)
@@ -115,6 +141,8 @@ class RecapWriter:
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
             )
+        self._count("recaps_written", 1)
+        self._count("recap_statements_dropped", recap.dropped)
         logger.info("recap written", extra={"lines": len(segments), "dropped": recap.dropped})
         return True
 
@@ -131,12 +159,15 @@ class RecapWriter:
         return recap
 
     async def _ask(self, request: dict[str, object], usage: _Usage) -> str:
+        self._count("recap_calls", 1)
         completion = await self._model.complete(request)
+        self._count("recap_tokens", completion.prompt_tokens + completion.completion_tokens)
         usage.prompt_tokens += completion.prompt_tokens
         usage.completion_tokens += completion.completion_tokens
         return completion.text()
 
     async def _give_up(self, claim: insights.RecapClaim, error: Exception, usage: _Usage) -> None:
+        self._count("recap_failures", 1)
         last = claim.attempts >= MAX_ATTEMPTS
         retry_s = None if last else _RETRY.delay_s(claim.attempts, 0.0)
         logger.warning(

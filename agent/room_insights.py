@@ -38,6 +38,8 @@ class RoomInsights:
         self._on_insight = on_insight
         self._engine: InsightEngine | None = None
         self._backlog: deque[Segment] = deque(maxlen=_BACKLOG)
+        self._tokens_before = 0
+        """Spent by earlier jobs of the session, which counted them."""
 
     @property
     def state(self) -> InsightsState:
@@ -45,6 +47,17 @@ class RoomInsights:
         if not self._model.enabled:
             return "off"
         return "waiting" if self._engine is None else self._engine.state.value
+
+    def totals(self) -> dict[str, float]:
+        """What the engine made and cost, by counter of agent.metrics; grows while it runs."""
+        if self._engine is None:
+            return {}
+        return {
+            "insight_calls": self._engine.calls,
+            "insight_failures": self._engine.failures,
+            "insight_tokens": self._engine.tokens_spent - self._tokens_before,
+            "insight_usd": self._engine.usd_spent,
+        }
 
     def offer(self, segment: Segment) -> None:
         """Takes in a segment; costs microseconds."""
@@ -58,6 +71,7 @@ class RoomInsights:
         if not self._model.enabled:
             return
         restored = await self._restored()
+        self._tokens_before = restored.tokens if restored else 0
         async with open_language_model(self._model) as model:
             self._engine = InsightEngine(
                 model=model,

@@ -138,6 +138,9 @@ class Settings:
         metadata=_env("METRICS_PORT", "`GET /metrics` and `GET /ready`; 0: any free port")
     )
     log_level: str = field(metadata=_env("LOG_LEVEL", f"one of {', '.join(_LEVELS)}"))
+    recap_after_s: float = field(
+        metadata=_env("RECAP_AFTER_SECONDS", "from a session's end until its recap is written")
+    )
     model: ModelSettings = field(
         metadata=_env("OPENAI_*", "the language model for insights, see docs/insights.md")
     )
@@ -183,6 +186,7 @@ class Settings:
             health_port=env.integer("HEALTH_PORT", 0 if dev else 8081, low=0, high=65_535),
             metrics_port=env.integer("METRICS_PORT", 0 if dev else 8082, low=0, high=65_535),
             log_level=env.choice("LOG_LEVEL", "INFO", _LEVELS),
+            recap_after_s=env.number("RECAP_AFTER_SECONDS", 30.0, low=0, high=86_400),
             model=ModelSettings.from_env(env),
         )
         env.check()

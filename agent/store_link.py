@@ -11,7 +11,7 @@ import aiohttp
 from agent.flusher import Flusher
 from agent.ingest.outlets import HttpOutlet
 from agent.live_way import LiveWay
-from agent.recaps import write_recaps
+from agent.recaps import Count, write_recaps
 from agent.settings import Settings
 from agent.supervise import supervise
 from core.wire import WAKE
@@ -26,17 +26,19 @@ _FLUSH_S: Final = 5.0
 class StoreLink:
     """Holds the database, the flusher, the bus and the recaps. `run` in a task, supervised."""
 
-    def __init__(self, settings: Settings, on_wake: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, *, on_wake: Callable[[], None], count: Count) -> None:
         """Starts without a database.
 
         Args:
             settings: the worker's.
             on_wake: called when a web service heard of something that a steward should look at.
+            count: adds to a counter of agent.metrics.
         """
         self._settings = settings
         self._on_wake = on_wake
+        self._count = count
         self._flusher: Flusher | None = None
-        self.way = LiveWay()
+        self.way = LiveWay(on_detour=lambda count: self._count("live_detours", count))
         self.database: Database | None = None
         """None until it was opened; whether it answers is another question."""
         self.tried = asyncio.Event()
@@ -93,7 +95,9 @@ class StoreLink:
             )
             redis = settings.redis_url
             bus = RedisBus(redis) if redis else PostgresBus(database)
-            recaps = partial(write_recaps, database, settings.model)
+            recaps = partial(
+                write_recaps, database, settings.model, self._count, settings.recap_after_s
+            )
             self.database = database
             self.tried.set()
             try:

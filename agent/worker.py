@@ -64,7 +64,7 @@ class Worker:
         self._registered = asyncio.Event()
         self._exit_code = OK
         self.metrics = Metrics()
-        self.store = StoreLink(settings, on_wake=self._woken)
+        self.store = StoreLink(settings, on_wake=self._woken, count=self.metrics.add)
         self.rooms = LiveKitRooms(client, settings.agent_name)
         self.leases = Leases(database=lambda: self.store.database, on_end=self._job_ended)
         self.steward = Steward(

@@ -108,16 +108,18 @@ async def finals(conn: Connection, session_id: UUID) -> tuple[list[Segment], int
     return segments, max((row["seq"] for row in rows), default=0)
 
 
-async def claim_recap(conn: Connection, *, claim_s: float, max_attempts: int) -> RecapClaim | None:
+async def claim_recap(
+    conn: Connection, *, claim_s: float, max_attempts: int, grace_s: float
+) -> RecapClaim | None:
     """Takes one ended session that has speech and no recap; None if there is none.
 
-    Ended for half a minute at least, so that the last words are stored.
+    Ended for `grace_s` at least, so that the last words are stored.
     """
     row = await conn.fetchrow(
         """
         with next as (
           select s.id from sessions s left join session_recaps r on r.session_id = s.id
-          where s.status = 'ended' and s.ended_at < now() - interval '30 seconds'
+          where s.status = 'ended' and s.ended_at < now() - make_interval(secs => $3)
             and (r.session_id is null or (r.state = 'pending' and r.attempts < $2
               and coalesce(r.claimed_until, '-infinity') < now()))
             and exists (select from transcript_segments t
@@ -133,6 +135,7 @@ async def claim_recap(conn: Connection, *, claim_s: float, max_attempts: int) ->
         """,
         claim_s,
         max_attempts,
+        grace_s,
     )
     if row is None:
         return None

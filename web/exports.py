@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from core.errors import NotFound
 from core.export import MEDIA_TYPES, ExportHeader, Format, export, file_name
+from core.ids import Slug
 from db import segments
 from web.access import Who
 from web.call import Call
@@ -56,13 +57,14 @@ async def download(call: Call[ExportQuery, None]) -> Response:
     )
     return Response(
         content,
-        headers={"content-disposition": _disposition(file_name(title, session.slug, kind))},
+        headers={"content-disposition": attachment(title, session.slug, kind)},
         media_type=MEDIA_TYPES[kind],
     )
 
 
-def _disposition(name: str) -> str:
+def attachment(title: str, slug: Slug, kind: Format) -> str:
     """RFC 6266: an ASCII name for old clients, the real one for all others."""
+    name = file_name(title, slug, kind)
     plain = name.encode("ascii", "ignore").decode().strip("-") or "transcript"
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 

@@ -1,10 +1,12 @@
 """Lines as a bot stores them."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
 from core.ids import Identity, Slug, UtteranceId
+from core.recap import Recap, recap_json
 from core.transcript import Segment
 from db import store
 from db.records import ParticipantRecord, SegmentRecord, SessionRecord
@@ -42,4 +44,16 @@ async def stored(database_url: str, slug: str, *segments: Segment) -> None:
     )
     session = SessionRecord(slug=Slug(slug), room_sid="RM_1", started_at=START)
     await store.apply(conn, [session, joined, *map(SegmentRecord, segments)])
+    await conn.close()
+
+
+async def stored_recap(database_url: str, slug: str, recap: Recap) -> None:
+    """A recap that was written."""
+    conn = await asyncpg.connect(database_url)
+    await conn.execute(
+        "insert into session_recaps (session_id, state, recap) select id, 'done', $2"
+        " from sessions where slug = $1",
+        slug,
+        json.dumps(recap_json(recap)),
+    )
     await conn.close()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import httpx
 from livekit import api
 
-from tests.web.lines import segment, stored
+from core.recap import Recap
+from tests.web.lines import segment, stored, stored_recap
 from tests.web.service import (
     KEY,
     LIVEKIT_SECRET,
@@ -69,6 +70,7 @@ MATRIX = {
     "POST /api/sessions/{slug}/ai/realtime-insights": READER,
     "GET /api/sessions/{slug}/summary": READER,
     "POST /api/sessions/{slug}/summary": MEMBER,
+    "GET /api/sessions/{slug}/summary.{format}": READER,
     "GET /api/sessions/{slug}/stats": READER,
     "POST /api/transcription/start": MEMBER,
     "POST /api/transcription/stop": MEMBER,
@@ -129,6 +131,7 @@ async def test_every_caller_gets_what_the_row_says(database_url: str) -> None:
     async with serving(settings_of(database_url, AUTH_MODE="closed")) as web:
         scene = await _scene(web)
         await stored(database_url, scene.slug, segment(scene.slug, 1))
+        await stored_recap(database_url, scene.slug, Recap())
         for route in TABLE:
             for caller, expected in zip(CALLERS, MATRIX[route.key].split(), strict=True):
                 answer = await _asked(web, route, scene, caller)
@@ -223,7 +226,7 @@ async def _asked(web: Running, route: AnyRoute, scene: Scene, caller: str) -> ht
     path = (
         route.path.replace("{slug}", scene.slug)
         .replace("{identity}", "guest-ann")
-        .replace("{format}", "txt")
+        .replace("{format}", "md")
         .replace("{spaceId}", scene.space_id)
         .replace("{userId}", scene.member_id)
     )

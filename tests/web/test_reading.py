@@ -1,15 +1,13 @@
 """Exports, search, talk time, insights: what is read after the words were stored."""
 
-import json
 from typing import Any
 
-import asyncpg
 import pytest
 
 from core.ids import Identity, Slug
-from core.recap import Recap, Statement, recap_json
+from core.recap import Recap, Statement
 from tests.web.engines import Fallback, engines
-from tests.web.lines import segment, stored
+from tests.web.lines import segment, stored, stored_recap
 from tests.web.service import Running, bearer, serving, settings_of
 
 
@@ -154,18 +152,20 @@ async def test_engines_are_asked(database_url: str) -> None:
         missing = await web.http.get(f"/api/sessions/{slug}/summary")
         assert missing.json()["error"]["code"] == "no_summary"
         recap = Recap(summary=(Statement(text="All agreed", utterance_ids=("u1",)),))
-        await _store_recap(database_url, slug, recap)
+        await stored_recap(database_url, slug, recap)
         summary = (await web.http.get(f"/api/sessions/{slug}/summary")).json()
         assert summary["summary"][0]["utteranceIds"] == ["u1"]
+        await _check_files(web, slug)
         assert Identity(seat["identity"]).startswith(f"guest-{Slug(slug)}-")
 
 
-async def _store_recap(database_url: str, slug: str, recap: Recap) -> None:
-    conn = await asyncpg.connect(database_url)
-    await conn.execute(
-        "insert into session_recaps (session_id, state, recap) select id, 'done', $2"
-        " from sessions where slug = $1",
-        slug,
-        json.dumps(recap_json(recap)),
-    )
-    await conn.close()
+async def _check_files(web: Running, slug: str) -> None:
+    path = f"/api/sessions/{slug}/summary"
+    page = await web.http.get(f"{path}.md")
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert "filename*=UTF-8''" in page.headers["content-disposition"]
+    assert f"/session/{slug}#u=u1)" in page.text
+    (line,) = (await web.http.get(f"{path}.json")).json()["summary"][0]["lines"]
+    assert line["utteranceId"] == "u1"
+    assert line["url"].endswith(f"/session/{slug}#u=u1")
+    assert (await web.http.get(f"{path}.pdf")).status_code == 404
