@@ -8,6 +8,9 @@ UNSETTLED: Final = timedelta(seconds=3)
 down: its signs come once a second, and recognition takes its time."""
 FIRST_FRAME: Final = timedelta(seconds=0.5)
 """From the subscription of a track to its first audio; 0.05 to 0.4 s were measured."""
+_STILL_HEARD: Final = timedelta(seconds=20)
+"""A time so far ahead is no clock's error: somebody hears the room until this bot is in it, and
+finishes by itself."""
 _ONE_MEETING: Final = timedelta(minutes=2)
 """Whoever joined after a bot was last heard of, but not longer ago than this, was missed too; a
 room that people enter later is a new one."""
@@ -27,4 +30,6 @@ def missed_since(
         return None
     if joined_at > heard_until and began_at - heard_until > _ONE_MEETING:
         return None
+    if heard_until - began_at > _STILL_HEARD:
+        return began_at
     return max(min(heard_until, began_at) - UNSETTLED, joined_at)

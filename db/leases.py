@@ -53,9 +53,16 @@ async def acquire(
 
 
 async def heard_until(conn: Connection, room: str) -> datetime | None:
-    """When the room's latest holder was last known to hear it; ask before `acquire`."""
+    """When the room's latest holder was last known to hear it; ask before `acquire`.
+
+    A fallback that hears the room goes on until the bot is in it: it gets a minute more.
+    """
     heard: datetime | None = await conn.fetchval(
-        "select heard_until from bot_leases where room = $1", room
+        "select case when kind <> 'agent' and expires_at > now()"
+        " and heard_until > now() - interval '3 seconds'"
+        " then now() + interval '1 minute' else heard_until end"
+        " from bot_leases where room = $1",
+        room,
     )
     return heard
 

@@ -23,6 +23,7 @@ def at(seconds: float | None) -> datetime | None:
         pytest.param(-5, 1, None, id="joined after this bot"),
         pytest.param(-600, -700, -600 - UNSETTLED.total_seconds(), id="no bot for ten minutes"),
         pytest.param(-600, -1, None, id="another meeting"),
+        pytest.param(60, -60, 0, id="a fallback hears the room until this bot is there"),
         pytest.param(5, -60, -UNSETTLED.total_seconds(), id="a clock ahead of ours"),
     ],
 )

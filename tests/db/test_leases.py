@@ -1,5 +1,7 @@
 """The lease table: compare-and-set, expiry, epochs; one leader."""
 
+from datetime import UTC, datetime, timedelta
+
 import asyncpg
 import pytest
 
@@ -81,3 +83,9 @@ async def test_the_next_holder_learns_until_when_the_room_was_heard(conn: Connec
     await leases.acquire(conn, "room", "b", 60)
     assert await leases.heard_until(conn, "room") == heard
     assert await leases.heard_until(conn, "elsewhere") is None
+    await leases.release(conn, "room", "b")
+    await leases.acquire(conn, "room", "fallback", 60, "rtmp")
+    await leases.renew(conn, {"room": "fallback"}, 60)
+    still_heard = await leases.heard_until(conn, "room")
+    assert still_heard is not None
+    assert still_heard > datetime.now(UTC) + timedelta(seconds=30)
