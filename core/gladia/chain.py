@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from core.audio import samples
 from core.gladia.events import PeerFault
 from core.gladia.hearing import Hearing
 from core.gladia.intake import Intake
@@ -75,6 +76,7 @@ class Chain:
         self._paused_at: float | None = None
         self._is_stopping = False
         self._is_aborted = False
+        self._margin = samples(limits.replay_margin_s)
 
     @property
     def is_over(self) -> bool:
@@ -273,7 +275,9 @@ class Chain:
         if start is None or self.current is not None or not self.replacements.may(now):
             return
         first = self._buffer.seq_at(start)
-        if first < self._cursor and not self._is_aborted:
+        oldest = self._buffer.get(first)
+        is_here = oldest is not None and oldest.position <= start + self._margin
+        if is_here and first < self._cursor and not self._is_aborted:
             self._cursor = first
             self._book.hand_over(leg.number, self._count + 1)
             self.replacements.note(now)

@@ -1,4 +1,6 @@
-"""Language codes that Gladia's live API takes (OpenAPI of 2026-08-23)."""
+"""Language codes that Gladia's live API takes (OpenAPI of 2026-08-23), and how bots are told."""
+
+from collections.abc import Iterable
 
 _CODES = """
     af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw
@@ -11,3 +13,17 @@ TRANSCRIPTION_LANGUAGES = frozenset(_CODES.split())
 
 TRANSLATION_LANGUAGES = TRANSCRIPTION_LANGUAGES | {"wo"}
 """100 codes."""
+
+LANGUAGES_ATTRIBUTE = "roomscribe.languages"
+"""Attribute of our bots: the session's languages, comma-separated; empty: the installation's.
+The worker sets it when a bot joins, the web service when they are changed while it is there."""
+
+
+def languages_text(languages: Iterable[str]) -> str:
+    """The attribute's value."""
+    return ",".join(languages)
+
+
+def languages_of(text: str) -> tuple[str, ...]:
+    """Reads the attribute; what Gladia does not know is left out."""
+    return tuple(code for code in text.split(",") if code in TRANSCRIPTION_LANGUAGES)

@@ -346,6 +346,7 @@ class Leg:
         self._say(SendText(self.connection, STOP_RECORDING))
         self._go(Input.STOPPED)
         self._stop_sent = True
+        self._resume = ResumePolicy(self._limits, self._chance)
         self._wake_at = now + self._limits.stop_timeout_s
 
     def _drop(self, reason: str, now: float) -> None:

@@ -87,7 +87,7 @@ class UtteranceBook:
         if heard is None:
             self._emit(PeerFault("unplaced_transcript"))
             return None
-        entry = self._entry(leg, message, heard, now)
+        entry = self._entry(leg, source, message, heard, now)
         entry.due_at, entry.source = now + self._patience_s, source
         if message.is_final:
             self._final(leg, entry, heard)
@@ -140,7 +140,7 @@ class UtteranceBook:
 
     def worth_repeating(self, leg: int) -> int | None:
         """Where the oldest utterance starts that this leg left unfinished; None after two tries."""
-        left = [e for e in self._unfinished.values() if e.owner == leg and not e.is_final]
+        left = [e for e in self._unfinished.values() if e.owner == leg]
         return min((e.span[0] for e in left if e.repeats < _MOST_REPEATS), default=None)
 
     def unfinished_starts(self) -> list[int]:
@@ -213,14 +213,16 @@ class UtteranceBook:
             words=tuple(words),
         )
 
-    def _entry(self, leg: int, message: Transcript, heard: Utterance, now: float) -> _Entry:
+    def _entry(
+        self, leg: int, source: int, message: Transcript, heard: Utterance, now: float
+    ) -> _Entry:
         key = (leg, *message.key)
         span = (heard.start_position, heard.end_position)
         entry = self._entries.get(key)
         if entry is not None and span[0] < max(entry.span[1], entry.span[0] + 1):
             return entry
         # Unknown, or a known id for later audio: ids may restart after a resume.
-        entry = self._adopt(leg, span) or self._new_entry(leg, span, now)
+        entry = self._adopt(leg, source, span) or self._new_entry(leg, span, now)
         self._entries[key] = entry
         if len(self._entries) > _KEYS:
             self._entries.pop(next(iter(self._entries)))
@@ -234,10 +236,17 @@ class UtteranceBook:
         self._unfinished[entry.number] = entry
         return entry
 
-    def _adopt(self, leg: int, span: tuple[int, int]) -> _Entry | None:
-        """The utterance of a given-up leg that this one repeats, if it does."""
+    def _adopt(self, leg: int, source: int, span: tuple[int, int]) -> _Entry | None:
+        """The unfinished utterance that this one repeats, if it does.
+
+        Audio is heard again by another leg, or by the same one over another connection, where the
+        server may have forgotten what it had begun.
+        """
         for entry in self._unfinished.values():
-            if entry.owner == leg and not entry.is_adopted and overlap(entry.span, span):
+            if entry.owner != leg or not overlap(entry.span, span):
+                continue
+            is_same = max(coverage(span, [entry.span]), coverage(entry.span, [span])) >= SAME_SPEECH
+            if not entry.is_adopted or (entry.source != source and is_same):
                 entry.is_adopted = True
                 return entry
         return None
@@ -299,10 +308,15 @@ class UtteranceBook:
 
     def _told_elsewhere(self, entry: _Entry) -> list[Utterance]:
         """Finals that other connections brought. Within one, Gladia's own cuts are respected."""
+        superseded = [
+            other.shown
+            for other in self._unfinished.values()
+            if other is entry or (other.owner == entry.owner and not other.is_adopted)
+        ]
         return [
             told
             for source, told in self._finals
-            if source != entry.source and told is not entry.shown
+            if source != entry.source and not any(told is other for other in superseded)
         ]
 
     def _show(self, entry: _Entry, version: Utterance) -> None:
