@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,8 @@ from agent.speaker import Speaker, SpeakerContext
 from agent.subscriptions import HEARD_ATTRIBUTE, Policy
 from agent.vad import make_vad
 from core.errors import StoreError
+from core.gladia.languages import LANGUAGES_ATTRIBUTE, languages_of
+from core.gladia.options import GladiaOptions
 from core.hole import FIRST_FRAME, missed_since
 from core.ids import Slug
 from core.transcript import Segment
@@ -167,7 +169,10 @@ class RoomJob:
             if since is not None:
                 on_missed(person, since)
             return Speaker(
-                identity=person.identity, name=person.name, user_id=person.user_id, context=context
+                identity=person.identity,
+                name=person.name,
+                user_id=person.user_id,
+                context=replace(context, ears=replace(context.ears, options=self._options())),
             )
 
         return LiveRoom(
@@ -188,6 +193,13 @@ class RoomJob:
             on_over=lambda reason: self._over(reason, relay),
             on_missed=on_missed,
         )
+
+    def _options(self) -> GladiaOptions:
+        """Of whoever is heard from now on: the session's languages come before ours."""
+        attributes = self._ctx.room.local_participant.attributes
+        languages = languages_of(attributes.get(LANGUAGES_ATTRIBUTE, ""))
+        ours = self._settings.gladia
+        return replace(ours, languages=languages) if languages else ours
 
     async def _mark_heard(self) -> None:
         """While somebody is not being transcribed the mark stays where it is."""

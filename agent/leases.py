@@ -13,7 +13,7 @@ from typing import Final
 
 from core.errors import StoreUnavailable
 from core.lease_book import Claim, LeaseBook
-from db import leases
+from db import leases, sessions
 from db.pool import Database
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class Grant:
     epoch: int
     heard_until: datetime | None
     """When the room was last heard by whoever had the lease before; None: nobody had."""
+    languages: tuple[str, ...] = ()
+    """That the session was created with; empty: the installation's."""
 
 
 class Leases:
@@ -79,10 +81,11 @@ class Leases:
         async with database.connection() as conn:
             heard_until = await leases.heard_until(conn, room)
             epoch = await leases.acquire(conn, room, holder, TTL_S)
+            languages = await sessions.languages_of(conn, room)
         if epoch is None:
             return None
         self._book.claim(room, holder, monotonic())
-        return Grant(epoch, heard_until)
+        return Grant(epoch, heard_until, languages)
 
     def adopt(self, room: str, holder: str) -> None:
         """Counts a job that was accepted without a lease; one is taken as soon as possible."""

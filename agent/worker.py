@@ -31,6 +31,7 @@ from agent.subscriptions import APP, APP_ATTRIBUTE, EPOCH_ATTRIBUTE, HEARD_ATTRI
 from agent.supervise import supervise
 from agent.vad import make_vad
 from core.errors import ConfigError, ProviderError, StoreError
+from core.gladia.languages import LANGUAGES_ATTRIBUTE, languages_text
 from core.lease_book import Claim
 
 logger = logging.getLogger(__name__)
@@ -377,6 +378,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
 def _attributes(grant: Grant) -> dict[str, str]:
     """What a bot carries into its room."""
     attributes = {APP_ATTRIBUTE: APP, EPOCH_ATTRIBUTE: str(grant.epoch)}
+    if grant.languages:
+        attributes[LANGUAGES_ATTRIBUTE] = languages_text(grant.languages)
     if grant.heard_until is not None:
         attributes[HEARD_ATTRIBUTE] = grant.heard_until.isoformat()
     return attributes

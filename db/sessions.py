@@ -149,6 +149,12 @@ order by s.created_at desc, s.id desc limit $9
     return [_session(row) for row in rows]
 
 
+async def languages_of(conn: Connection, slug: str) -> tuple[str, ...]:
+    """The session's languages; none where nobody chose any, or nobody knows the session."""
+    found = await conn.fetchval("select languages from sessions where slug = $1", slug)
+    return tuple(found or ())
+
+
 async def update(
     conn: Connection, session_id: UUID, *, title: str | None, languages: tuple[str, ...] | None
 ) -> None:

@@ -4,8 +4,8 @@ Never subscribes to anything and never hears audio.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,10 +14,13 @@ from livekit import api
 from livekit.api.twirp_client import ServerError
 
 from core.errors import ProviderError
+from core.gladia.languages import LANGUAGES_ATTRIBUTE, languages_text
 from core.ids import Identity, Slug
 from web.settings import WebSettings
 
 CALL_TIMEOUT_S = 5.0
+_AGENT = 4
+"""`ParticipantInfo.Kind.AGENT`."""
 
 
 @dataclass(slots=True)
@@ -55,15 +58,28 @@ class Rooms:
         Raises:
             ProviderError: LiveKit refused or did not answer within five seconds.
         """
-        try:
+        with _translated("LiveKit refused to close the room"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._api.room.delete_room(api.DeleteRoomRequest(room=slug))
-        except ServerError as exc:
-            if exc.status == 404:  # noqa: PLR2004 - HTTP: no such room
-                return
-            raise ProviderError("LiveKit refused to close the room", status=exc.status) from exc
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            raise ProviderError("LiveKit does not answer", retryable=True) from exc
+
+    async def tell_languages(self, slug: Slug, languages: Sequence[str]) -> None:
+        """Tells the room's bot which languages to expect of people who are heard from now on.
+
+        Raises:
+            ProviderError: LiveKit refused or did not answer within five seconds.
+        """
+        room = self._api.room
+        attributes = {LANGUAGES_ATTRIBUTE: languages_text(languages)}
+        with _translated("the bot cannot be told"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                listed = await room.list_participants(api.ListParticipantsRequest(room=slug))
+                for one in listed.participants:
+                    if one.kind == _AGENT:
+                        await room.update_participant(
+                            api.UpdateParticipantRequest(
+                                room=slug, identity=one.identity, attributes=attributes
+                            )
+                        )
 
     async def is_reachable(self) -> bool:
         """Whether LiveKit answers and accepts our key, within two seconds."""
@@ -73,6 +89,18 @@ class Rooms:
         except (ServerError, aiohttp.ClientError, TimeoutError):
             return False
         return True
+
+
+@contextmanager
+def _translated(refusal: str) -> Iterator[None]:
+    """LiveKit's errors in our words; a room that is not there is none."""
+    try:
+        yield
+    except ServerError as exc:
+        if exc.status != 404:  # noqa: PLR2004 - HTTP: no such room
+            raise ProviderError(refusal, status=exc.status) from exc
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        raise ProviderError("LiveKit does not answer", retryable=True) from exc
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Sessions over HTTP: create, list, read, change, end, delete."""
 
+import logging
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -19,6 +20,8 @@ from web.cursors import cursor_of, place_of
 from web.limits import WRITES
 from web.problems import Problem
 from web.route import AnyRoute, LaxModel, Line, Model, NoQuery, Route
+
+log = logging.getLogger(__name__)
 
 Status = Literal["ACTIVE", "ENDED"]
 Languages = Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], Field(max_length=20)]
@@ -132,6 +135,11 @@ async def change(call: Call[NoQuery, SessionChange]) -> SessionView:
     async with call.connection() as conn:
         await sessions.update(conn, call.session.id, title=call.body.title, languages=languages)
         row = await sessions.find(conn, call.session.slug, user.id if user else None)
+    if languages is not None and row.status == "active":
+        try:
+            await call.services.rooms.tell_languages(row.slug, languages)
+        except ProviderError:
+            log.warning("a bot hears of new languages only when it joins again")
     return view(row, call.caller)
 
 
