@@ -48,8 +48,6 @@ class Report:
     without_bot_s: list[float] = field(default_factory=list)
     """How long the room had no bot, each time."""
     deeds: Counter[str] = field(default_factory=Counter)
-    unclear: int = 0
-    """Missing words that no other participant heard either."""
     memory_mb: tuple[float, float] = (0.0, 0.0)
     """Of a worker and its processes: fresh, and after everybody left."""
     left_behind: list[str] = field(default_factory=list)
@@ -69,7 +67,7 @@ class Report:
     def __str__(self) -> str:
         waits = ", ".join(f"{one:.1f}" for one in self.without_bot_s)
         return (
-            f"{self.verdict}, heard by nobody {self.unclear}; bots {len(self.bots)}, at once"
+            f"{self.verdict}; bots {len(self.bots)}, at once"
             f" {self.most_bots}, room without one for {waits or 'no'} s; memory"
             f" {self.memory_mb[0]:.0f} -> {self.memory_mb[1]:.0f} MB; {dict(self.deeds)}"
         )
@@ -203,11 +201,9 @@ async def _judge(
     spoken = [word for person in people for word in person.talker.spoken]
     deadline = monotonic() + _SETTLE_S
     while True:
-        report.verdict = judge(spoken, await stored_lines(database_url, arena.room))
-        clear = [word for word in report.verdict.lost if word.key in witness.heard]
-        report.unclear = len(report.verdict.lost) - len(clear)
-        report.verdict.lost = clear
-        if not clear or monotonic() > deadline:
+        lines = await stored_lines(database_url, arena.room)
+        report.verdict = judge(spoken, lines, witness)
+        if report.verdict.is_complete or monotonic() > deadline:
             return
         await asyncio.sleep(1)
 

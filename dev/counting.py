@@ -82,7 +82,9 @@ class Talker:
         assert robot.identity == self.identity
         numbers = range(self.next_number, self.next_number + words)
         self.next_number += words
-        recording = watermark.encode(
+        # In a thread: an event loop that stands still makes every robot of this process stutter.
+        recording = await asyncio.to_thread(
+            watermark.encode,
             numbers,
             self.speaker,
             period_s=period_s,
@@ -109,6 +111,8 @@ class Verdict:
     """Not stored, but a gap segment of the speaker says so."""
     lost: list[Spoken] = field(default_factory=list)
     """Not stored, and nothing says so."""
+    unheard: int = 0
+    """Not stored, but no witness heard them either: they never went over the air."""
     doubled: list[Key] = field(default_factory=list)
     strange: list[Key] = field(default_factory=list)
     """Stored, but never said by this identity."""
@@ -141,16 +145,20 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"spoken {self.spoken}, stored once {self.heard}, covered by a gap {len(self.covered)}"
-            f" ({self.gap_s:.1f} s of gaps), lost {len(self.lost)}, doubled {len(self.doubled)},"
+            f" ({self.gap_s:.1f} s of gaps), heard by nobody {self.unheard}, lost {len(self.lost)},"
+            f" doubled {len(self.doubled)},"
             f" strange {len(self.strange)}, misplaced {len(self.misplaced)},"
             f" swapped {len(self.swapped)}"
         )
 
 
-def judge(spoken: Sequence[Spoken], lines: Sequence[StoredLine]) -> Verdict:
+def judge(
+    spoken: Sequence[Spoken], lines: Sequence[StoredLine], witness: "Witness | None" = None
+) -> Verdict:
     """Compares what was said with what is stored.
 
-    A word in the last line of a bot that died counts as stored: that line stays as it is.
+    A word in the last line of a bot that died counts as stored: that line stays as it is. With a
+    witness only words that it heard can be lost.
     """
     verdict = Verdict(spoken=len(spoken))
     truth = {one.key: one for one in spoken}
@@ -169,6 +177,10 @@ def judge(spoken: Sequence[Spoken], lines: Sequence[StoredLine]) -> Verdict:
             if abs(error) > TIME_ERROR:
                 verdict.misplaced[one.key] = error.total_seconds()
     _find_gaps(verdict, [one for one in spoken if not counts[one.key]], lines)
+    if witness is not None:
+        clear = [one for one in verdict.lost if one.key in witness.heard]
+        verdict.unheard = len(verdict.lost) - len(clear)
+        verdict.lost = clear
     _find_swaps(verdict, truth, heard)
     return verdict
 

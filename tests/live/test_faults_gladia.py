@@ -29,7 +29,7 @@ from dev.livekit import LiveKitServer
 from dev.processes import Child
 from tests.live.counting import Scenario, Trouble, play_all
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(420)]
 
 FIRST = 2 * 32_000
 """Bytes: two seconds into the first utterance, which lasts four."""
