@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dev import watermark
@@ -14,6 +14,7 @@ from dev.robot import Robot, open_robot
 from tests.live.programs import Web
 
 PERIOD_S = 0.6
+TOLERANCE = timedelta(seconds=0.3)
 StartWeb = Callable[..., Awaitable[Web]]
 
 
@@ -58,6 +59,17 @@ async def voices(web: Web, slug: str, *names: str) -> AsyncIterator[list[Voice]]
 def words(rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
     ordered = sorted(rows, key=lambda row: row["startedAt"])
     return [pair for row in ordered for pair in watermark.parse(row["text"])]
+
+
+def covered(rows: Sequence[dict[str, Any]], at: datetime) -> bool:
+    """Whether a gap says that this moment was not transcribed."""
+    return any(
+        datetime.fromisoformat(row["startedAt"]) - TOLERANCE
+        <= at
+        <= datetime.fromisoformat(row["endedAt"]) + TOLERANCE
+        for row in rows
+        if row["kind"] == "gap"
+    )
 
 
 async def stored(

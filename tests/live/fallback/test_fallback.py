@@ -9,7 +9,7 @@ from dev.egress import EgressServer
 from dev.gladia import GladiaStandIn
 from dev.processes import free_port
 from tests.live.programs import StartProgram
-from tests.live.voices import StartWeb, stored, until_active, until_running, voices, words
+from tests.live.voices import StartWeb, covered, stored, until_active, until_running, voices, words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
 
@@ -39,11 +39,13 @@ async def test_the_mix_speaks_until_a_bot_is_there(
 
         await start_worker()
         await until_active(egress, 0)
-        async with asyncio.timeout(30):
-            await ann.robot.heard.wait()
         await ann.count(6, reports=False)
-        rows = await stored(web, slug, lambda rows: len(words(rows)) >= 22)
-        assert words(rows)[16:] == [(0, n) for n in range(8, 14)]
+        rows = await stored(web, slug, lambda rows: (0, 13) in words(rows))
+        later = [number for _, number in words(rows)[16:]]
+        assert later == sorted(set(later))
+        missing = set(range(8, 14)) - set(later)
+        assert [number for number in missing if not covered(rows, ann.said_at[number])] == []
+        assert len(missing) <= 1, "the bot hears a moment after the egress is done"
         assert {row["source"] for row in rows[-1:]} == {"agent"}
     assert set(gladia.heard().values()) == {1}
 

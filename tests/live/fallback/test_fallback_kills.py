@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +13,18 @@ from dev.egress import EgressServer
 from dev.gladia import GladiaStandIn
 from dev.processes import free_port
 from tests.live.programs import StartProgram
-from tests.live.voices import StartWeb, Voice, stored, until_active, until_running, voices, words
+from tests.live.voices import (
+    StartWeb,
+    Voice,
+    covered,
+    stored,
+    until_active,
+    until_running,
+    voices,
+    words,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(200)]
-TOLERANCE = timedelta(seconds=0.3)
 SECRET = "a secret that outlives one process of the service"
 
 
@@ -25,17 +32,6 @@ async def count_until(voice: Voice, over: asyncio.Event) -> None:
     """Counts on in blocks of eight until it is over."""
     while not over.is_set():
         await voice.count(8)
-
-
-def covered(rows: Sequence[dict[str, Any]], at: datetime) -> bool:
-    """Whether a gap says that this moment was not transcribed."""
-    return any(
-        datetime.fromisoformat(row["startedAt"]) - TOLERANCE
-        <= at
-        <= datetime.fromisoformat(row["endedAt"]) + TOLERANCE
-        for row in rows
-        if row["kind"] == "gap"
-    )
 
 
 def check(rows: Sequence[dict[str, Any]], voice: Voice) -> list[int]:
