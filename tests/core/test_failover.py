@@ -179,3 +179,18 @@ def test_a_stop_that_did_not_help_is_said_again() -> None:
         script.listed = list(stuck)
         stops += [now for _ in script.run(now, now + 1, bot=True)]
     assert stops == [30, 40, 50]
+
+
+def test_an_egress_of_a_process_before_us_goes_on() -> None:
+    room, runs = Failover(after_s=20), (Egress("EG_old", None),)
+    assert room.observe(RoomFacts(people=1, bot=False, egresses=runs), 0.0) == []
+    assert room.egress_ids == ("EG_old",)
+    assert room.observe(RoomFacts(people=1, bot=False, egresses=runs), 1.0) == []
+    bot = room.observe(RoomFacts(people=1, bot=True, egresses=runs), 2.0)
+    assert bot == [Stop("EG_old")]
+
+
+def test_an_egress_that_nobody_wants_any_more_is_not_inherited() -> None:
+    room, runs = Failover(after_s=20), (Egress("EG_late", None),)
+    room.release(0.0)
+    assert room.observe(RoomFacts(people=1, bot=False, egresses=runs), 1.0) == [Stop("EG_late")]
