@@ -9,6 +9,7 @@ import pytest
 
 from agent.insights import NewInsight
 from agent.language_model import LanguageModel, ModelSettings, open_language_model
+from agent.metrics import Metrics
 from agent.on_demand import OnDemandInsights
 from agent.recaps import MAX_ATTEMPTS, RecapWriter
 from core.errors import NotFound, ProviderError
@@ -80,9 +81,14 @@ async def test_an_ended_session_gets_one_recap_with_evidence(
     lines = ["The budget is tight.", "We agreed to cut travel.", "I will write to the team."]
     segments = spoken(lines)
     await put(database, segments, ended=True)
-    writer = RecapWriter(database=database, model=model)
+    metrics = Metrics()
+    writer = RecapWriter(database=database, model=model, count=metrics.add)
     assert await writer.write_next()
     assert not await writer.write_next()
+    counted = metrics.registry.get_sample_value
+    assert counted("roomscribe_recaps_written_total") == 1
+    assert counted("roomscribe_recap_calls_total") == 1
+    assert counted("roomscribe_recap_statements_dropped_total") == 0
     row = await stored(database)
     assert row.state == "done"
     assert row.recap is not None
