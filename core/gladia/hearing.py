@@ -72,10 +72,10 @@ class Hearing:
         self._emit(SpeechStarted(position))
 
     def restart(self, position: int) -> None:
-        """Another leg begins to hear, from here on."""
+        """Another leg begins to hear, from here on; speech that waits for its final still does."""
         self._heard = position
-        self._speech_starts.clear()
-        self._at_risk.clear()
+        self._speech_starts = [at for at in self._speech_starts if at >= position - self._margin]
+        self._at_risk.intersection_update(self._speech_starts)
 
     def connection_lost(self) -> None:
         """Finals on their way may have been lost with it."""
