@@ -10,7 +10,7 @@ help:
 	@echo 'make check   formatting, lint, types and walls only'
 	@echo 'make format  put the formatting right'
 	@echo 'make bench   what it costs, beside plain LiveKit and an AgentSession per participant'
-	@echo 'make chaos   faults and kills against the real parts, longer than in the tests'
+	@echo 'make chaos   everything breaks at once for ten minutes while six people count'
 	@echo 'make setup   only the preparation: .venv, locked packages, programs, LiveKit server'
 	@echo 'make clean   remove what the above made in this directory'
 
