@@ -158,6 +158,8 @@ class RoomJob:
             delivery=delivery,
             statuses=publisher,
             on_usage=lambda audio_s: self._meter.add("audio_seconds_billed", audio_s),
+            on_fault=lambda kind: self._meter.add("gladia_faults", label=kind),
+            on_deaf=lambda: self._meter.add("deaf_alarms"),
         )
 
         def on_missed(person: Person, since: datetime) -> None:

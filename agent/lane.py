@@ -73,8 +73,8 @@ class _Carry:
 class Lane:
     """Feed it with `push`, run it with `run`, end it with `drain`.
 
-    `push` never blocks and never raises on provider trouble; `on_event` and `on_status` are
-    called in the loop's thread. Positions must ascend.
+    `push` never blocks and never raises on provider trouble; `on_event`, `on_status` and `on_deaf`
+    (an alarm was raised) are called in the loop's thread. Positions must ascend.
     """
 
     def __init__(
@@ -85,12 +85,14 @@ class Lane:
         metadata: Mapping[str, str],
         on_event: Callable[[Event], None],
         on_status: Callable[[], None] = lambda: None,
+        on_deaf: Callable[[], None] = lambda: None,
     ) -> None:
         self._ears = ears
         self._prefix = utterance_prefix
         self._metadata = metadata
         self._on_event = on_event
         self._on_status = on_status
+        self._on_deaf = on_deaf
         self._vad = ears.make_vad()
         self._vad_is_stale = False
         self._gate = Gate(GatePolicy.for_endpointing(ears.options.endpointing))
@@ -191,6 +193,7 @@ class Lane:
             self.counts.deaf_alarms += 1
             logger.warning("voice but no words, asking for a new live session")
             self._live.renew("deaf")
+            self._on_deaf()
             self._on_status()
 
     def _event(self, event: Event) -> None:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 COUNTERS: Final[dict[str, tuple[str, str | None]]] = {
     "audio_seconds_billed": ("seconds of audio that Gladia charges", None),
     "audio_seconds_lost": ("seconds of speech that are known to be lost", "reason"),
+    "gladia_faults": ("faults of Gladia and of the way to it, all survived", "kind"),
+    "deaf_alarms": ("Gladia sessions renewed because voice brought no words", None),
     "segments": ("transcript segments made", "kind"),
     "stt_latency_seconds": ("sum of the seconds from the end of an utterance to its final", None),
     "stt_latency_count": ("finals that stt_latency_seconds sums over", None),

@@ -20,7 +20,7 @@ from agent.delivery import Delivery
 from agent.lane import Ears, Lane
 from agent.microphone import open_microphone
 from agent.supervise import supervise
-from core.gladia.events import AudioLost, Event, Interim, Usage
+from core.gladia.events import AudioLost, Event, Interim, PeerFault, Usage
 from core.gladia.events import Final as FinalText
 from core.ids import Identity, Slug, TrackSid, short_id
 from core.lines import Gaps, Voice, line
@@ -50,6 +50,10 @@ class SpeakerContext:
     statuses: StatusLines
     on_usage: Callable[[float], None] = field(default=lambda _audio_s: None)
     """Told the seconds of audio that Gladia bills."""
+    on_fault: Callable[[str], None] = field(default=lambda _kind: None)
+    """Told the kind of each fault of Gladia, of which there are few."""
+    on_deaf: Callable[[], None] = field(default=lambda: None)
+    """Told that somebody's voice brought no words and their Gladia session is renewed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +163,7 @@ class Speaker:
             metadata={"session": self._context.slug, "utterances": prefix},
             on_event=lambda event: self._event(channel, event),
             on_status=self._show_status,
+            on_deaf=self._context.on_deaf,
         )
         channel = _Channel(lane=lane, clock=clock, gaps=gaps)
         self._channels.append(channel)
@@ -212,6 +217,8 @@ class Speaker:
                 self._context.delivery.deliver(channel.gaps.gap(event, voice, channel.clock.utc))
             case Usage(audio_s):
                 self._context.on_usage(audio_s)
+            case PeerFault(kind):
+                self._context.on_fault(kind)
             case _:
                 pass
 
