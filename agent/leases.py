@@ -58,10 +58,12 @@ class Leases:
         self._hears = True
         self.last_beat_at = float("-inf")
         """Monotonic time of the last heartbeat that reached the table."""
+        self._taking = 0
 
     @property
     def count(self) -> int:
-        return len(self._book.held())
+        """Jobs that run, and those whose lease is being taken: they count against the limit."""
+        return len(self._book.held()) + self._taking
 
     @property
     def rooms(self) -> set[str]:
@@ -78,13 +80,17 @@ class Leases:
             StoreUnavailable: the table cannot be reached.
         """
         database = self._reached()
-        async with database.connection() as conn:
-            heard_until = await leases.heard_until(conn, room)
-            epoch = await leases.acquire(conn, room, holder, TTL_S)
-            languages = await sessions.languages_of(conn, room)
-        if epoch is None:
-            return None
-        self._book.claim(room, holder, monotonic())
+        self._taking += 1
+        try:
+            async with database.connection() as conn:
+                heard_until = await leases.heard_until(conn, room)
+                epoch = await leases.acquire(conn, room, holder, TTL_S)
+                languages = await sessions.languages_of(conn, room)
+            if epoch is None:
+                return None
+            self._book.claim(room, holder, monotonic())
+        finally:
+            self._taking -= 1
         return Grant(epoch, heard_until, languages)
 
     def adopt(self, room: str, holder: str) -> None:
