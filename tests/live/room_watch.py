@@ -41,7 +41,7 @@ class RoomWatch:
             self._note(await self._listed())
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def bot(self, *, other_than: str = "", within_s: float = 30) -> tuple[str, float]:
+    async def bot(self, *, other_than: str = "", within_s: float = 45) -> tuple[str, float]:
         """A bot that is not `other_than`, and the seconds until it was listed."""
         began = time.monotonic()
         try:

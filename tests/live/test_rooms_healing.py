@@ -17,7 +17,7 @@ from dev.robot import open_robot
 from tests.live.programs import StartProgram
 from tests.live.room_watch import job_pid, room_token, watching
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 
 async def until_stored(worker: Child) -> None:
@@ -32,7 +32,7 @@ async def test_a_killed_job_is_replaced(
         first, _ = await watch.bot()
         await until_stored(worker)
         os.kill(job_pid(worker, slug), signal.SIGKILL)
-        second, took_s = await watch.bot(other_than=first, within_s=15)
+        second, took_s = await watch.bot(other_than=first, within_s=45)
         print(f"bot back {took_s:.2f} s after kill -9 of its job")  # noqa: T201 - a figure
         assert second != first
 
@@ -46,7 +46,7 @@ async def test_a_killed_workers_rooms_go_to_another_worker(
         first, _ = await watch.bot()
         await start_worker()
         first_worker.signal(signal.SIGKILL)
-        _, took_s = await watch.bot(other_than=first, within_s=25)
+        _, took_s = await watch.bot(other_than=first, within_s=45)
         print(f"bot back {took_s:.2f} s after kill -9 of its worker")  # noqa: T201 - a figure
 
 
@@ -56,7 +56,7 @@ async def test_a_room_older_than_the_worker_gets_a_bot(
     token = room_token(livekit_server, slug, "maria")
     async with watching(livekit_server, slug) as watch, open_robot(livekit_server.url, token):
         await start_worker()
-        _, took_s = await watch.bot(within_s=15)
+        _, took_s = await watch.bot(within_s=45)
         print(f"bot there {took_s:.2f} s after its worker registered")  # noqa: T201 - a figure
 
 
@@ -69,7 +69,7 @@ async def test_the_only_worker_dies_and_comes_back(
         first, _ = await watch.bot()
         first_worker.signal(signal.SIGKILL)
         await start_worker()
-        _, took_s = await watch.bot(other_than=first, within_s=15)
+        _, took_s = await watch.bot(other_than=first, within_s=45)
         print(f"bot back {took_s:.2f} s after the only worker came back")  # noqa: T201 - a figure
 
 
@@ -156,4 +156,4 @@ async def test_without_a_database_rooms_are_served_and_healed(
         request = api.CreateAgentDispatchRequest(room=slug)
         await watch.client.agent_dispatch.create_dispatch(request)
         os.kill(job_pid(worker, slug), signal.SIGKILL)
-        await watch.bot(other_than=first, within_s=15)
+        await watch.bot(other_than=first, within_s=45)
