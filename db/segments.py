@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from core.ids import Slug
-from core.transcript import Segment, Word
+from core.transcript import Segment
 from db.patterns import containing
 from db.pool import Connection
+from db.records import words_from_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +86,13 @@ def stored(row: asyncpg.Record, slug: Slug) -> StoredSegment:
         track_sid=row["track_sid"],
         language=row["language"],
         confidence=row["confidence"],
-        words=tuple(_word(word) for word in _decoded(row["words"]) or ()),
+        words=words_from_json(_decoded(row["words"]) or []),
         translations=_decoded(row["translations"]) or {},
         reason=row["reason"],
         attribution=row["attribution"],
         attribution_confidence=row["attribution_confidence"],
     )
     return StoredSegment(seq=row["seq"], segment=segment)
-
-
-def _word(entry: dict[str, Any]) -> Word:
-    return Word(
-        text=entry["text"],
-        started_at=datetime.fromisoformat(entry["startedAt"]),
-        ended_at=datetime.fromisoformat(entry["endedAt"]),
-        confidence=entry.get("confidence"),
-    )
 
 
 def _decoded(value: Any) -> Any:
