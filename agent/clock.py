@@ -7,13 +7,15 @@ a session comes from here, so that lines of different speakers keep their order.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Final
 
-from core.source_clock import SourceClock
+from core.source_clock import Buffered, SourceClock
 
-LATENCY_S = 0.08
-"""From a microphone to our frame: 20 ms Opus, network, jitter buffer, resampling. Measured 40 to
-80 ms on one machine (tests/live/test_speaker.py), where stamps come out up to 45 ms early; over
-the internet the jitter buffer is longer, and they come out that much late."""
+LATENCY_S: Final = 0.01
+"""From a microphone to our frame without the jitter buffer: Opus, resampling, and the frame's own
+rounding. Measured 10 to 20 ms on one machine; the network's own transit comes on top, unseen."""
+JITTER_BUFFER_S: Final = 0.03
+"""What WebRTC's buffer holds where packets come evenly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,9 @@ class SessionClock:
 class SpeakerClock:
     """Maps the positions of one source to UTC capture times."""
 
-    def __init__(self, session: SessionClock, latency_s: float = LATENCY_S) -> None:
+    def __init__(self, session: SessionClock) -> None:
         self._session = session
-        self._source = SourceClock(latency_s)
+        self._source = SourceClock(LATENCY_S, JITTER_BUFFER_S)
 
     def interrupt(self) -> None:
         """The track is gone; time goes on until the next one."""
@@ -50,6 +52,10 @@ class SpeakerClock:
     def frame(self, count: int) -> int:
         """Notes that `count` samples arrived now; returns the position of the first."""
         return self._source.frame(count, monotonic())
+
+    def buffered(self, total: Buffered) -> None:
+        """Notes what the track's jitter buffer has done so far."""
+        self._source.buffered(total)
 
     def utc(self, position: int) -> datetime:
         """When the sample was captured."""

@@ -18,7 +18,7 @@ from livekit import rtc
 from agent.clock import SessionClock, SpeakerClock
 from agent.delivery import Delivery
 from agent.lane import Ears, Lane
-from agent.microphone import open_microphone
+from agent.microphone import buffered, open_microphone
 from agent.supervise import supervise
 from core.gladia.events import AudioLost, Event, Interim, PeerFault, Usage
 from core.gladia.events import Final as FinalText
@@ -30,6 +30,8 @@ from core.wire import SpeakerStatus
 logger = logging.getLogger(__name__)
 
 _PREFIX_BYTES: Final = 8
+_DELAY_EVERY_S: Final = 0.5
+"""How often the jitter buffer is asked while somebody speaks."""
 
 
 class StatusLines(Protocol):
@@ -200,13 +202,17 @@ class Speaker:
         channel.clock.interrupt()
 
     async def _read(self, channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
-        async with open_microphone(track) as frames:
-            async for event in frames:
-                if channel.track is not track or channel.muted:
-                    return
-                frame = event.frame
-                position = channel.clock.frame(frame.samples_per_channel)
-                channel.lane.push(position, bytes(frame.data))
+        async with asyncio.TaskGroup() as tasks:
+            asking = supervise("jitter buffer", partial(_ask_for_delay, channel, track))
+            delay = tasks.create_task(asking, name=f"delay:{channel.track_sid}")
+            async with open_microphone(track) as frames:
+                async for event in frames:
+                    if channel.track is not track or channel.muted:
+                        break
+                    frame = event.frame
+                    position = channel.clock.frame(frame.samples_per_channel)
+                    channel.lane.push(position, bytes(frame.data))
+            delay.cancel()
 
     def _event(self, channel: _Channel, event: Event) -> None:
         voice = replace(self._voice, track_sid=channel.track_sid)
@@ -224,3 +230,11 @@ class Speaker:
 
     def _show_status(self) -> None:
         self._context.statuses.speaker_state(self.status)
+
+
+async def _ask_for_delay(channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
+    """Only while somebody speaks: the times of their words depend on it."""
+    while True:
+        await asyncio.sleep(_DELAY_EVERY_S)
+        if channel.lane.is_open and (total := await buffered(track)) is not None:
+            channel.clock.buffered(total)

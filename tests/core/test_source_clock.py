@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from core.source_clock import MAX_STRETCHES, STALL_WINDOW_S, SourceClock
+from core.source_clock import MAX_STRETCHES, STALL_WINDOW_S, Buffered, SourceClock
 
 FRAME = 1536
 FRAME_S = FRAME / 16000
@@ -85,6 +85,69 @@ def test_the_usual_latency_is_taken_off() -> None:
     clock = SourceClock(latency_s=0.08)
     position, *_ = play(clock, 100.0, 1, [0.08])
     assert clock.captured_at(position) == pytest.approx(100.0)
+
+
+def play_buffered(clock: SourceClock, start_s: float, delays: list[float]) -> None:
+    """A second of frames for each delay; the jitter buffer reports after each, at 48 kHz."""
+    held_s, samples, position = 0.0, 0, clock.position
+    for second, delay_s in enumerate(delays):
+        play(clock, start_s + second * 10 * FRAME_S, 10, [0.0])
+        samples += 10 * FRAME * 3
+        held_s += delay_s * 10 * FRAME * 3
+        clock.buffered(Buffered(held_s=held_s, samples=samples))
+    assert clock.position == position + len(delays) * 10 * FRAME
+
+
+def test_a_jitter_buffer_that_grows_moves_no_time() -> None:
+    """It hands out samples at an even pace while they are held longer and longer."""
+    clock = SourceClock(usual_delay_s=0.03)
+    play_buffered(clock, 100.0, [0.03, 0.03, 0.25, 0.25, 0.05])
+    second = 10 * FRAME
+    held_s = [
+        100.0 + position / 16000 - clock.captured_at(position)
+        for position in range(0, 5 * second, second // 2)
+    ]
+    assert held_s == pytest.approx([0.03] * 4 + [0.14, 0.25, 0.25, 0.25, 0.15, 0.05])
+
+
+def test_time_never_turns_back_while_a_jitter_buffer_changes() -> None:
+    clock = SourceClock()
+    play_buffered(clock, 100.0, [0.03, 0.03, 0.4, 0.03, 0.9, 0.02])
+    times = [clock.captured_at(position) for position in range(0, clock.position, 160)]
+    assert times == sorted(times)
+
+
+def test_without_a_measurement_the_usual_delay_is_taken_off() -> None:
+    clock = SourceClock(usual_delay_s=0.03)
+    position, *_ = play(clock, 100.0, 1, [0.03])
+    assert clock.captured_at(position) == pytest.approx(100.0)
+
+
+def test_the_mean_of_a_long_time_is_not_taken_for_its_end() -> None:
+    clock = SourceClock()
+    clock.buffered(Buffered(held_s=0.0, samples=0))
+    play(clock, 100.0, 100, [0.0])
+    clock.buffered(Buffered(held_s=4800.0, samples=9600))
+    assert clock.captured_at(clock.position) == pytest.approx(100.0 + 100 * FRAME_S)
+
+
+@pytest.mark.parametrize("samples", [0, 4800, 9600], ids=["anew", "less", "none"])
+def test_a_count_that_did_not_grow_measures_nothing(samples: int) -> None:
+    """A track that was subscribed again counts from zero."""
+    clock = SourceClock()
+    clock.buffered(Buffered(held_s=960.0, samples=9600))
+    play(clock, 100.0, 10, [0.0])
+    clock.buffered(Buffered(held_s=samples * 0.5, samples=samples))
+    assert clock.captured_at(0) == pytest.approx(100.0)
+
+
+def test_a_new_publication_has_a_jitter_buffer_of_its_own() -> None:
+    clock = SourceClock()
+    play_buffered(clock, 100.0, [0.03])
+    clock.interrupt()
+    clock.frame(FRAME, 101.0)
+    clock.buffered(Buffered(held_s=9600.0, samples=200_000))
+    assert clock.captured_at(clock.position) == pytest.approx(101.0)
 
 
 def test_no_frame_no_time() -> None:

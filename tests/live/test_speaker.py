@@ -4,6 +4,8 @@ Robots count by audio watermark; the bot hears them through WebRTC, the stand-in
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -167,6 +169,32 @@ async def test_words_arrive_once_and_at_their_time(
     assert set(gladia.heard().values()) == {1}
     assert heard.statuses[0].state == "idle"
     assert "live" in {status.state for status in heard.statuses}
+
+
+async def test_times_hold_while_the_jitter_buffer_grows(
+    livekit_server: LiveKitServer, slug: str, gladia: GladiaStandIn, state_dir: Path
+) -> None:
+    """Packets that came late once are expected late from then on: the buffer holds 0.3 s of them.
+
+    The samples go on arriving at their even pace, so only the buffer itself can tell.
+    """
+    recording = count(0, 16, pause_every=8)
+    async with (
+        hearing(livekit_server, slug, gladia, state_dir) as heard,
+        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
+        asyncio.timeout(60),
+    ):
+        await ann.heard.wait()
+        speaking = ann.start_saying(recording.pcm)
+        await heard.until(8)
+        os.kill(livekit_server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(0.4)
+        finally:
+            os.kill(livekit_server.pid, signal.SIGCONT)
+        said = await speaking
+        await heard.until(16)
+        check_times(heard, recording, said)
 
 
 async def test_a_microphone_that_comes_back_goes_on_in_the_same_lane(
