@@ -48,7 +48,7 @@ class Ear(Protocol):
 
 
 class WatermarkListener:
-    """Reads `dev.watermark`: exact, and at once."""
+    """Reads `dev.watermark`, at once; a word's confidence is the share of it that arrived."""
 
     def __init__(self) -> None:
         self._decoder = watermark.Decoder()
@@ -74,7 +74,9 @@ class WatermarkListener:
         """Holds nothing."""
 
     def _take(self, marks: Sequence[watermark.Mark]) -> None:
-        self._waiting += [HeardWord(mark.text, mark.start_s, mark.end_s) for mark in marks]
+        self._waiting += [
+            HeardWord(mark.text, mark.start_s, mark.end_s, mark.clarity) for mark in marks
+        ]
 
 
 class WatermarkEar:
