@@ -1,24 +1,37 @@
-"""When a room was last heard, for the bot that comes next: one small file per room.
+"""When a room was last heard, and whom: one small file per room, for the bot that comes next.
 
 It works without the database, whatever killed the bot. Bots on other hosts read the lease table.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from agent.people import Person
-from core.ids import Slug, UtteranceId, short_id
+from core.ids import Identity, Slug, UtteranceId, short_id
 from core.transcript import Segment
 
 logger = logging.getLogger(__name__)
 
 MARK_EVERY_S: Final = 1.0
 _KEPT: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the last bot of this host knew of a room."""
+
+    until: datetime
+    """UTC; what was said before is written down, but for seconds."""
+    people: tuple[Person, ...]
+    """To whose microphones it listened then."""
 
 
 class HeardMark:
@@ -28,21 +41,25 @@ class HeardMark:
         digest = hashlib.sha256(slug.encode()).hexdigest()[:24]
         self._directory = directory
         self._path = directory / digest
+        self._written: str | None = None
 
-    def read(self) -> datetime | None:
-        """UTC time until which a bot of this host heard the room."""
+    def read(self) -> Heard | None:
+        """What a bot of this host left; None: there was none, or its mark cannot be read."""
         try:
-            return datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
-        except OSError:
+            until = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
+            return Heard(until, _people(self._path.read_text()))
+        except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, until: datetime) -> None:
+    def write(self, until: datetime, people: Sequence[Person] = ()) -> None:
         """Notes that everything before `until` was heard and, but for seconds, written down."""
+        content = json.dumps([_facts(person) for person in people])
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._path.touch()
+            if content != self._written:
+                self._replace(content)
             os.utime(self._path, (until.timestamp(), until.timestamp()))
         except OSError as exc:
+            self._written = None
             logger.debug("room could not be marked as heard", extra={"reason": exc.strerror})
 
     def forget(self) -> None:
@@ -53,6 +70,27 @@ class HeardMark:
             for path in self._directory.iterdir():
                 if path.stat().st_mtime < oldest:
                     path.unlink(missing_ok=True)
+
+    def _replace(self, content: str) -> None:
+        """Whole or not at all, whenever this process is killed."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(f".{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(content)
+        fresh.replace(self._path)
+        self._written = content
+
+
+def _facts(person: Person) -> list[str | None]:
+    joined_at = person.joined_at.isoformat()
+    return [person.identity, person.name, person.user_id, person.kind, joined_at]
+
+
+def _people(content: str) -> tuple[Person, ...]:
+    return tuple(
+        Person(Identity(identity), name, user_id, kind, datetime.fromisoformat(joined_at))
+        for identity, name, user_id, kind, joined_at in json.loads(content)
+    )
 
 
 def missed(person: Person, slug: Slug, since: datetime, until: datetime) -> Segment:

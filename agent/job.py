@@ -28,6 +28,7 @@ from agent.insights import NewInsight
 from agent.journal import Journal
 from agent.lane import Ears
 from agent.metrics import Meter
+from agent.missed import Missed
 from agent.people import Person
 from agent.publisher import Publisher
 from agent.room import LiveRoom
@@ -80,13 +81,10 @@ class RoomJob:
         self._slug = Slug(ctx.job.room.name)
         self._meter = Meter()
         self._mark = HeardMark(boot.settings.heard_dir, self._slug)
-        self._heard_until: datetime | None = None
 
     async def start(self) -> None:
         """Connects, and returns once the room runs in a task of its own."""
         await self._ctx.connect(auto_subscribe=AutoSubscribe.SUBSCRIBE_NONE)
-        attributes = self._ctx.room.local_participant.attributes
-        self._heard_until = latest(self._mark.read(), attributes.get(HEARD_ATTRIBUTE, ""))
         # The framework ends `entry` before it calls `finish`, so the room needs a task that
         # outlives `entry`; `finish` owns it.
         self._task = asyncio.create_task(self._run(), name="room")  # noqa: TID251 - see above
@@ -162,14 +160,7 @@ class RoomJob:
             on_deaf=lambda: self._meter.add("deaf_alarms"),
         )
 
-        def on_missed(person: Person, since: datetime) -> None:
-            until = self._clock.now() + FIRST_FRAME
-            delivery.deliver(missed(person, self._slug, since, until))
-
         def make_speaker(person: Person) -> Speaker:
-            since = missed_since(self._heard_until, person.joined_at, self._clock.started_at)
-            if since is not None:
-                on_missed(person, since)
             return Speaker(
                 identity=person.identity,
                 name=person.name,
@@ -193,8 +184,23 @@ class RoomJob:
             on_state=on_state,
             flush=lambda: publisher.drain(PUBLISH_S),
             on_over=lambda reason: self._over(reason, relay),
-            on_missed=on_missed,
+            missed=self._missed(delivery),
         )
+
+    def _missed(self, delivery: Delivery) -> Missed:
+        mark = self._mark.read()
+        attributes = self._ctx.room.local_participant.attributes
+        heard_until = latest(mark.until if mark else None, attributes.get(HEARD_ATTRIBUTE, ""))
+
+        def since(joined_at: datetime) -> datetime | None:
+            return missed_since(heard_until, joined_at, self._clock.started_at)
+
+        def report(person: Person, since: datetime) -> None:
+            until = person.left_at or self._clock.now() + FIRST_FRAME
+            if since < until:
+                delivery.deliver(missed(person, self._slug, since, until))
+
+        return Missed(since, report, mark.people if mark else ())
 
     def _options(self) -> GladiaOptions:
         """Of whoever is heard from now on: the session's languages come before ours."""
@@ -207,7 +213,7 @@ class RoomJob:
         """While somebody is not being transcribed the mark stays where it is."""
         while True:
             if self._room is not None and self._room.hears_all:
-                self._mark.write(self._clock.now())
+                self._mark.write(self._clock.now(), self._room.heard)
             await asyncio.sleep(MARK_EVERY_S)
 
     async def _report(

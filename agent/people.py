@@ -54,8 +54,10 @@ class Person:
     """Monotonic; when the absence counts as a leave. None: present."""
     left_at: datetime | None = None
     """When the absence began."""
+    has_microphone: bool = False
+    """Whether they ever had a track that is to be heard."""
     missed_since: datetime | None = None
-    """Since when the bot, not the person, has been cut off."""
+    """Since when no bot has heard them; kept by agent.missed."""
 
     def record(self, slug: Slug) -> ParticipantRecord:
         return ParticipantRecord(

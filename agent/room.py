@@ -7,13 +7,14 @@ the database are never awaited by it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Final, Protocol, assert_never
 
 from livekit import rtc
 
+from agent.missed import Missed
 from agent.people import People, Person, Speaker, SpeakerFactory
 from agent.room_events import (
     Disconnected,
@@ -41,10 +42,6 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_S: Final = 10.0
 """How long the last words of somebody who left may take to be recognised."""
-_NOTICED_AFTER: Final = timedelta(seconds=1)
-"""How much earlier than the SDK says a connection may have been lost."""
-_TRACKS_BACK_S: Final = 10.0
-"""How long after a reconnection tracks still come back because of it."""
 _HEARING: Final = frozenset({"idle", "live"})
 _SID_S: Final = 2.0
 _ROOM_OVER: Final = frozenset({rtc.DisconnectReason.ROOM_CLOSED, rtc.DisconnectReason.ROOM_DELETED})
@@ -76,7 +73,7 @@ class LiveRoom:
         on_state: Callable[[RoomState], None],
         flush: Callable[[], Awaitable[None]],
         on_over: Callable[[str], None],
-        on_missed: Callable[[Person, datetime], None],
+        missed: Missed,
     ) -> None:
         """Takes over a connected room.
 
@@ -91,7 +88,7 @@ class LiveRoom:
             on_state: told how the connection is.
             flush: awaited after the last words and before the parts end; bounds its own time.
             on_over: told once, when the room is over for this bot, with the reason.
-            on_missed: told who could not be heard from when until now.
+            missed: told who comes, goes and is heard, so that it knows who was not.
         """
         self._room = room
         self._events = events
@@ -103,12 +100,12 @@ class LiveRoom:
         self._flush = flush
         self._on_state = on_state
         self._on_over = on_over
-        self._on_missed = on_missed
+        self._missed = missed
         self._people = People()
         self._tasks: asyncio.TaskGroup | None = None
         self._room_sid = ""
+        self._is_entered = False
         self._reconnecting = False
-        self._back_at = float("-inf")
         self._stopped = asyncio.Event()
         self._drain_s = FAREWELL_S
 
@@ -118,10 +115,19 @@ class LiveRoom:
         return [person.speaker for person in self._people if person.speaker is not None]
 
     @property
+    def heard(self) -> list[Person]:
+        """Everybody who is listened to now."""
+        return [person for person in self._people if person.tracks]
+
+    @property
     def hears_all(self) -> bool:
         """Whether what is said now is being transcribed, everybody's."""
+        if not self._is_entered or self._stopped.is_set() or self._reconnecting:
+            return False
+        now = monotonic()
         states = {speaker.status.state for speaker in self.speakers}
-        return not (self._stopped.is_set() or self._reconnecting) and states <= _HEARING
+        awaited = any(self._missed.is_awaited(person, now) for person in self._people)
+        return states <= _HEARING and not awaited
 
     def stop(self, drain_s: float = FAREWELL_S) -> None:
         """Begins the end: `run` returns within `drain_s` seconds and a little."""
@@ -148,7 +154,9 @@ class LiveRoom:
 
     async def _consume(self) -> None:
         self._on_state("live")
+        self._missed.begin(self._room.remote_participants, monotonic())
         self._compare()
+        self._is_entered = True
         await self._remember_session()
         while not self._stopped.is_set():
             leave_at = None if self._reconnecting else self._people.next_leave()
@@ -180,14 +188,15 @@ class LiveRoom:
             case Reconnecting():
                 self._reconnecting = True
                 self._on_state("reconnecting")
-                self._cut_off()
+                self._missed.cut_off(self._people)
                 logger.warning("room connection lost, reconnecting")
             case Reconnected():
                 self._reconnecting = False
                 self._on_state("live")
                 await self._remember_session()
                 logger.info("room connection is back", extra={"room_sid": self._room_sid})
-                self._back()
+                self._compare()
+                self._missed.back(self._people, monotonic())
             case Disconnected(reason):
                 self._disconnected(reason)
             case _:
@@ -224,6 +233,8 @@ class LiveRoom:
         if not self._policy.wants_participant(participant.kind, participant.attributes):
             return
         person, is_new = self._people.arrive(participant)
+        if is_new:
+            self._missed.arrived(person)
         if person.name != participant.name:
             person.name = participant.name
             if person.speaker is not None:
@@ -244,6 +255,7 @@ class LiveRoom:
 
     def _say_goodbyes(self) -> None:
         for person in self._people.gone(monotonic()):
+            self._missed.left(person)
             self._put(person.record(self._slug))
             logger.info("participant left", extra={"lk.pii.identity": person.identity})
             if self._tasks is not None:
@@ -255,8 +267,10 @@ class LiveRoom:
     def _subscribe(
         self, publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
-        if not self._wants(publication, participant):
+        person = self._people.find(participant.identity)
+        if person is None or not self._wants(publication, participant):
             return
+        person.has_microphone = True
         if publication.track is None:
             publication.set_subscribed(True)
         else:
@@ -278,31 +292,10 @@ class LiveRoom:
         if person.speaker is None:
             self._listen(person)
         assert person.speaker is not None
-        self._note_missed(person)
+        self._missed.heard(person, monotonic())
         person.tracks.add(sid)
         person.speaker.attach(track, publication)
         person.speaker.set_muted(sid, publication.muted)
-
-    def _cut_off(self) -> None:
-        """Our connection is gone; whether audio is lost shows when it is back."""
-        for person in self._people:
-            if person.speaker is not None and person.missed_since is None:
-                person.missed_since = datetime.now(UTC) - _NOTICED_AFTER
-
-    def _back(self) -> None:
-        """The connection is back: who is still listened to was heard all the time."""
-        self._back_at = monotonic()
-        self._compare()
-        for person in self._people:
-            if person.tracks:
-                person.missed_since = None
-
-    def _note_missed(self, person: Person) -> None:
-        """A track that comes with our own reconnection was there before, and not heard."""
-        since, person.missed_since = person.missed_since, None
-        is_ours = self._reconnecting or monotonic() - self._back_at < _TRACKS_BACK_S
-        if since is not None and not person.tracks and is_ours:
-            self._on_missed(person, since)
 
     def _listen(self, person: Person) -> None:
         assert self._tasks is not None
