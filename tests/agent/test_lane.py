@@ -111,6 +111,7 @@ async def test_every_word_arrives_once_in_its_place(
             first = watermark.parse(event.utterance.text)[0][1]
             truth = recording.marks[first].start_s
             assert event.utterance.words[0].start_position / 16000 == pytest.approx(truth, abs=0.06)
+            assert {word.confidence for word in event.utterance.words} == {1.0}, "clipped"
     counts = heard.lane.counts
     assert counts.heard == len(recording.pcm)
     assert counts.sent < 0.9 * counts.heard, "pauses cost nothing"
