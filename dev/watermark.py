@@ -136,7 +136,7 @@ def encode(
 
 
 def decode(pcm: Pcm, sample_rate: int = SAMPLE_RATE) -> list[Mark]:
-    """Every word in `pcm` that can be told, in order of time. `sample_rate` is a multiple of 16000."""
+    """Every word in `pcm` that is certain, in order of time. `sample_rate`: n * 16000."""
     factor = sample_rate // SAMPLE_RATE
     if factor > 1:
         whole = pcm[: len(pcm) // factor * factor].astype(np.float64)
