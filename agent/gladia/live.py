@@ -9,17 +9,19 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, assert_never
 
 import aiohttp
 
-from agent.gladia.slots import SessionSlots, Slot
-from agent.gladia.socket import Socket
+from agent.gladia.open_sessions import stop_left_behind
+from agent.gladia.requests import request
+from agent.gladia.slots import Place, SessionSlots
+from agent.gladia.sockets import Sockets
 from agent.gladia.spill import FileSpill
 from core.audio import BYTES_PER_SECOND
 from core.gladia.commands import (
     AcquireSlot,
-    Answer,
     Closed,
     Command,
     Connect,
@@ -37,10 +39,10 @@ from core.gladia.limits import Limits
 from core.gladia.live_session import LiveSession
 from core.gladia.options import GladiaOptions
 from core.gladia.replay import Spill
+from core.slots import ACCOUNT_FULL
 
 logger = logging.getLogger(__name__)
 
-_HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10)
 _FLUSH_S = 3.0
 _SPILL_S = 600
 """Seconds of audio that an outage may fill a file with, beyond what memory holds."""
@@ -90,14 +92,19 @@ class LiveTranscription:
         )
         self._loop = asyncio.get_running_loop()
         self._tasks: asyncio.TaskGroup | None = None
-        self._sockets: dict[int, Socket] = {}
-        self._held: dict[int, Slot] = {}
-        self._waiting: dict[int, asyncio.Task[None]] = {}
+        self._sockets = Sockets(
+            account.http,
+            slots.open_sessions,
+            on_open=self._opened,
+            on_text=self._text,
+            on_closed=self._closed,
+        )
+        self._places: dict[int, Place] = {}
+        self._place: Place | None = None
+        """Of the leg that hears, or will."""
+        self._heard_at = 0.0
         self._posting: set[int] = set()
         self._requests: set[asyncio.Task[None]] = set()
-        self._open_sockets = 0
-        self._no_sockets = asyncio.Event()
-        self._no_sockets.set()
         self._finished = asyncio.Event()
         self._ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +114,10 @@ class LiveTranscription:
 
     def push_audio(self, position: int, pcm: bytes) -> None:
         """Takes s16le mono 16 kHz, captured from source sample `position` on."""
-        self._session.send_audio(position, pcm, self._loop.time())
+        self._heard_at = self._loop.time()
+        if self._place is not None:
+            self._place.heard(self._heard_at)
+        self._session.send_audio(position, pcm, self._heard_at)
         self._pump()
 
     def push_silence(self, samples: int) -> None:
@@ -134,6 +144,8 @@ class LiveTranscription:
         self._is_suspended = False
         try:
             async with asyncio.TaskGroup() as self._tasks:
+                sweep = stop_left_behind(self._slots.open_sessions, self._account.http)
+                self._ask("gladia:left-behind", sweep)
                 self._pump()
                 try:
                     await self._finished.wait()
@@ -171,7 +183,7 @@ class LiveTranscription:
     def close(self) -> None:
         """Gives up what waits for another `run`, and every slot. Harmless after the end."""
         self._abort()
-        self._release_slots()
+        self._let_go()
 
     def _abort(self) -> None:
         self._session.abort(self._loop.time())
@@ -198,7 +210,7 @@ class LiveTranscription:
             self._run_command(command)
         events = self._session.events()
         for event in events:
-            self._log(event)
+            self._note(event)
             self._on_event(event)
         return bool(commands or events)
 
@@ -221,8 +233,7 @@ class LiveTranscription:
     def _run_command(self, command: Command) -> None:
         match command:
             case SendAudio(connection, payload) | SendText(connection, payload):
-                if (socket := self._sockets.get(connection)) is not None:
-                    socket.send(payload)
+                self._sockets.send(connection, payload)
             case AcquireSlot(leg):
                 self._acquire(leg)
             case ReleaseSlot(leg):
@@ -231,10 +242,9 @@ class LiveTranscription:
                 self._posting.add(leg)
                 self._ask(f"gladia:post:{leg}", self._create(leg, body, query))
             case Connect(connection, url):
-                self._connect(connection, url)
+                self._sockets.connect(connection, url, self._spawn)
             case Disconnect(connection):
-                if (socket := self._sockets.pop(connection, None)) is not None:
-                    socket.close()
+                self._sockets.disconnect(connection)
             case FetchResult(leg, session_id):
                 self._ask(f"gladia:get:{leg}", self._fetch(leg, session_id))
             case _:
@@ -259,29 +269,20 @@ class LiveTranscription:
     # Slots.
 
     def _acquire(self, leg: int) -> None:
-        slot = None if self._waiting else self._slots.try_acquire()
-        if slot is not None:
-            self._held[leg] = slot
-            self._loop.call_soon(self._granted, leg)
-        else:
-            task = self._spawn(f"gladia:slot:{leg}", self._wait_for_slot(leg))
-            self._waiting[leg] = task
-            task.add_done_callback(lambda _: self._waiting.pop(leg, None))
-
-    async def _wait_for_slot(self, leg: int) -> None:
-        self._held[leg] = await self._slots.acquire()
-        self._granted(leg)
+        place = self._slots.ask(
+            heard_at=self._heard_at,
+            granted=partial(self._granted, leg),
+            wanted=lambda: None,  # a long silence closes the session in any case
+        )
+        self._places[leg] = self._place = place
 
     def _granted(self, leg: int) -> None:
-        if leg in self._held:
-            self._session.slot_granted(leg, self._loop.time())
-            self._pump()
+        self._session.slot_granted(leg, self._loop.time())
+        self._pump()
 
     def _release(self, leg: int) -> None:
-        if (task := self._waiting.pop(leg, None)) is not None:
-            task.cancel()
-        if (slot := self._held.pop(leg, None)) is not None:
-            slot.release()
+        if (place := self._places.pop(leg, None)) is not None:
+            place.leave()
 
     # Requests.
 
@@ -303,59 +304,31 @@ class LiveTranscription:
 
     async def _request(self, method: str, path: str, **content: Any) -> HttpOutcome:
         url = self._account.base_url.rstrip("/") + path
-        headers = {"x-gladia-key": self._account.api_key}
-        request = self._account.http.request(
-            method, url, headers=headers, timeout=_HTTP_TIMEOUT, **content
-        )
-        try:
-            async with request as response:
-                body = await response.text(errors="replace")
-                retry_after = _seconds(response.headers.get("Retry-After", ""))
-                return Answer(response.status, body, retry_after)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return NoAnswer(f"{type(error).__name__}: {error}")
+        return await request(self._account.http, method, url, self._account.api_key, **content)
 
     # Sockets.
 
-    def _connect(self, connection: int, url: str) -> None:
-        session, loop = self._session, self._loop
+    def _opened(self, connection: int) -> None:
+        self._session.connection_made(connection, self._loop.time())
+        self._pump()
 
-        def opened() -> None:
-            session.connection_made(connection, loop.time())
-            self._pump()
+    def _text(self, connection: int, text: str) -> None:
+        self._session.receive_message(connection, text, self._loop.time())
+        self._pump()
 
-        def text(message: str) -> None:
-            session.receive_message(connection, message, loop.time())
-            self._pump()
-
-        def closed(how: Closed) -> None:
-            self._sockets.pop(connection, None)
-            session.connection_lost(connection, how, loop.time())
-            self._pump()
-
-        socket = Socket(self._account.http, url, on_open=opened, on_text=text, on_closed=closed)
-        self._sockets[connection] = socket
-        self._open_sockets += 1
-        self._no_sockets.clear()
-        task = self._spawn(f"gladia:socket:{connection}", socket.run())
-        task.add_done_callback(self._socket_done)
-
-    def _socket_done(self, _task: asyncio.Task[None]) -> None:
-        self._open_sockets -= 1
-        if not self._open_sockets:
-            self._no_sockets.set()
+    def _closed(self, connection: int, closed: Closed) -> None:
+        self._session.connection_lost(connection, closed, self._loop.time())
+        self._pump()
 
     # The end.
 
     async def _flush(self) -> None:
         """Lets sockets say goodbye; cancels whoever still waits for something else."""
-        for socket in self._sockets.values():
-            socket.close()
-        for task in [*self._waiting.values(), *self._requests]:
+        for task in self._requests:
             task.cancel()
         try:
             async with asyncio.timeout(_FLUSH_S):
-                await self._no_sockets.wait()
+                await self._sockets.flush()
         except TimeoutError:
             logger.warning("a Gladia socket did not close in time")
 
@@ -365,24 +338,26 @@ class LiveTranscription:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        for connection in [*self._sockets]:
+        for connection in self._sockets.take_lost():
             self._session.connection_lost(connection, Closed(reason="shell ended"), now)
         for leg in [*self._posting]:
             self._session.post_result(leg, NoAnswer("shell ended"), now)
-        self._sockets.clear()
         self._posting.clear()
         self._is_broken = False
         if self._session.finished:
-            self._release_slots()
+            self._let_go()
 
-    def _release_slots(self) -> None:
-        for slot in self._held.values():
-            slot.release()
-        self._held.clear()
+    def _let_go(self) -> None:
+        for place in self._places.values():
+            place.leave()
+        self._places.clear()
+        self._sockets.let_go()
 
-    def _log(self, event: Event) -> None:
+    def _note(self, event: Event) -> None:
         match event:
             case StateChanged(state, reason, status):
+                if self._place is not None:
+                    self._place.refused(reason == ACCOUNT_FULL)
                 level = logging.WARNING if state in _DEGRADED else logging.INFO
                 extra = {"state": state, "reason": reason, "status": status}
                 logger.log(level, "transcription state changed", extra=extra)
@@ -390,8 +365,3 @@ class LiveTranscription:
                 logger.info("gladia fault", extra={"fault": kind, "detail": detail})
             case _:
                 pass
-
-
-def _seconds(retry_after: str) -> float | None:
-    """The Retry-After header where it is a number of seconds, not a date."""
-    return float(retry_after) if retry_after.isdecimal() else None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import aiohttp
 
 from core.gladia.commands import Closed
+from core.gladia.messages import STOP_RECORDING
 
 _OPEN_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
@@ -37,10 +38,11 @@ class Socket:
         self._on_open = on_open
         self._on_text = on_text
         self._on_closed = on_closed
+        self.has_said_stop = False
+        """stop_recording went out: the session ends whatever becomes of this connection."""
         self._outgoing: deque[bytes | str] = deque()
         self._has_outgoing = asyncio.Event()
         self._closing = asyncio.Event()
-        self._is_open = False
 
     def send(self, message: bytes | str) -> None:
         """Queues a binary or a text frame."""
@@ -116,6 +118,7 @@ class Socket:
                         await socket.send_bytes(message)
                     else:
                         await socket.send_str(message)
+                        self.has_said_stop = self.has_said_stop or message == STOP_RECORDING
                 except (aiohttp.ClientError, OSError):
                     return  # the reader learns why
             if self._closing.is_set():

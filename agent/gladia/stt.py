@@ -69,7 +69,7 @@ class STT(stt.STT[str]):
             http_session: shared by all streams and owned by the caller; None takes the
                 framework's, which exists inside a job.
             slots: limits the sessions of an account over all processes of the host; None: 30,
-                shared by all that give none.
+                shared by all of this user that give none.
             limits: numbers the core decides by.
             give_up_after_s: an outage this long ends a stream with an APIConnectionError, which is
                 what a FallbackAdapter waits for. None buffers and goes on trying.
@@ -90,7 +90,7 @@ class STT(stt.STT[str]):
         self._options = options or GladiaOptions()
         self._base_url = base_url
         self._http = http_session
-        shared = Path(tempfile.gettempdir()) / "gladia-slots"
+        shared = Path(tempfile.gettempdir()) / f"gladia-slots-{os.getuid()}"
         self._slots = slots or SessionSlots(shared, _ACCOUNT_SESSIONS)
         self._limits = limits
         self._give_up_after_s = give_up_after_s

@@ -1,9 +1,8 @@
 """The aiohttp shell against the stand-in: real sockets, real faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import pytest
 
 from agent.gladia.live import GladiaAccount, LiveTranscription
 from agent.gladia.slots import SessionSlots
-from core.gladia.events import AudioLost, Event, Final, Interim, StateChanged, Usage, Utterance
+from core.gladia.events import AudioLost, Event, Interim, StateChanged, Usage
 from core.gladia.limits import Limits
 from core.gladia.options import GladiaOptions
-from dev import watermark
 from dev.gladia import GladiaStandIn
 from dev.gladia.faults import (
     Acks,
@@ -30,70 +28,9 @@ from dev.gladia.faults import (
     When,
 )
 from dev.gladia.policy import Policy
+from tests.agent.gladia_kit import QUICK, Seat, Speaker, open_speaker, until
 
-FRAME_SAMPLES = 1600
-QUICK = Limits(
-    ack_timeout_s=1.0, idle_close_s=0.6, degraded_retry_s=0.5, keepalive_s=0.3, buffer_s=20.0
-)
-
-
-@dataclass
-class Speaker:
-    """Pushes counted words into one LiveTranscription and keeps what comes out."""
-
-    live: LiveTranscription
-    standin: GladiaStandIn
-    events: list[Event] = field(default_factory=list)
-    position: int = 0
-    expected: list[int] = field(default_factory=list)
-    truth: dict[int, float] = field(default_factory=dict)
-
-    async def count(self, first: int, last: int, *, pace: float = 0.002) -> None:
-        """Says the numbers, in frames of 100 ms, faster than real time."""
-        recording = watermark.encode(range(first, last + 1), 0, lead_s=0.3, tail_s=0.4)
-        for mark in recording.marks:
-            self.truth[mark.number] = self.position / 16_000 + mark.start_s
-            self.expected.append(mark.number)
-        pcm = recording.pcm.tobytes()
-        for start in range(0, len(pcm), 2 * FRAME_SAMPLES):
-            frame = pcm[start : start + 2 * FRAME_SAMPLES]
-            self.live.push_audio(self.position, frame)
-            self.position += len(frame) // 2
-            await asyncio.sleep(pace)
-
-    def rest(self, seconds: float = 1.0) -> None:
-        """The gate closes."""
-        self.live.push_silence(8000)
-        self.live.pause()
-        self.position += round(seconds * 16_000)
-
-    def finals(self) -> list[Utterance]:
-        newest: dict[str, Utterance] = {}
-        for event in self.events:
-            if isinstance(event, Interim | Final):
-                newest[event.utterance.utterance_id] = event.utterance
-        assert all(utterance.is_final for utterance in newest.values())
-        return sorted((u for u in newest.values() if u.text), key=lambda u: u.start_position)
-
-    def heard(self) -> list[int]:
-        return [number for u in self.finals() for _, number in watermark.parse(u.text)]
-
-    def states(self) -> list[str]:
-        return [event.state for event in self.events if isinstance(event, StateChanged)]
-
-    def reasons(self) -> set[str | None]:
-        return {event.reason for event in self.events if isinstance(event, StateChanged)}
-
-    def assert_intact(self) -> None:
-        assert self.heard() == self.expected
-        assert not [event for event in self.events if isinstance(event, AudioLost)]
-        for utterance in self.finals():
-            for word in utterance.words:
-                ((_, number),) = watermark.parse(word.text)
-                assert word.start_position / 16_000 == pytest.approx(self.truth[number], abs=0.15)
-
-
-Speaking = Callable[..., Any]
+Speaking = Callable[..., AbstractAsyncContextManager[Speaker]]
 
 
 @pytest.fixture
@@ -101,36 +38,17 @@ def speaking(tmp_path: Path) -> Speaking:
     """Opens a speaker who talks to a stand-in of this policy; drains it at the end."""
 
     @asynccontextmanager
-    async def open_speaker(
+    async def speaking(
         *, limits: Limits = QUICK, key: str = "stand-in", **policy: Any
     ) -> AsyncIterator[Speaker]:
-        async with AsyncExitStack() as stack:
-            standin = await stack.enter_async_context(GladiaStandIn(policy=Policy(**policy)))
-            http = await stack.enter_async_context(aiohttp.ClientSession())
-            account = GladiaAccount(api_key=key, base_url=standin.base_url, http=http)
-            events: list[Event] = []
-            live = LiveTranscription(
-                options=GladiaOptions(),
-                account=account,
-                slots=SessionSlots(tmp_path / "slots", 30),
-                utterance_prefix="u",
-                metadata={"room": "test"},
-                on_event=events.append,
-                limits=limits,
-            )
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            running = tasks.create_task(live.run(), name="live")
-            yield Speaker(live, standin, events)
-            await live.drain(10)
-            assert running.done()
+        slots = SessionSlots(tmp_path / "slots", 30)
+        async with (
+            GladiaStandIn(policy=Policy(**policy)) as standin,
+            open_speaker(standin, slots, limits=limits, key=key) as speaker,
+        ):
+            yield speaker
 
-    return open_speaker
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the far side has no event to wait for
-            await asyncio.sleep(0.01)
+    return speaking
 
 
 async def test_words_come_out_in_order_at_their_times(speaking: Speaking) -> None:
@@ -318,9 +236,9 @@ async def test_cancelled_it_stops_its_session(tmp_path: Path) -> None:
             await until(lambda: any(isinstance(event, Interim) for event in events))
             running.cancel()
         await until(lambda: not standin.open_sessions())
-        slot = SessionSlots(tmp_path, 1).try_acquire()
-        assert slot is not None
-        slot.release()
+        seat = Seat(SessionSlots(tmp_path, 1))
+        await seat.taken()
+        seat.place.leave()
         assert isinstance(events[-1], StateChanged)
 
 

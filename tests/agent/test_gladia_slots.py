@@ -5,28 +5,35 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-
-import pytest
 
 from agent.gladia.slots import SessionSlots
 from agent.gladia.spill import FileSpill
+from tests.agent.gladia_kit import Seat, until
 
 HOLDER = """
-import asyncio, sys, time
+import asyncio, sys
 from pathlib import Path
 from agent.gladia.slots import SessionSlots
 async def main():
-    slots = SessionSlots(Path(sys.argv[1]), int(sys.argv[2]))
-    held = [await slots.acquire() for _ in range(int(sys.argv[3]))]
+    slots, granted = SessionSlots(Path(sys.argv[1]), int(sys.argv[2])), asyncio.Semaphore(0)
+    count = int(sys.argv[3])
+    places = [slots.ask(granted=granted.release, wanted=lambda: None) for _ in range(count)]
+    for _ in places:
+        await granted.acquire()
     print("held", flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
 """
 
 
+def files(directory: Path, pattern: str) -> list[Path]:
+    return list(directory.glob(pattern))
+
+
 def tickets(directory: Path) -> list[Path]:
-    return list(directory.glob("ticket-*"))
+    return files(directory, "ticket-*")
 
 
 def start_holder(directory: Path, limit: int, count: int) -> "subprocess.Popen[str]":
@@ -37,53 +44,109 @@ def start_holder(directory: Path, limit: int, count: int) -> "subprocess.Popen[s
 
 async def test_no_more_than_the_limit(tmp_path: Path) -> None:
     slots, others = SessionSlots(tmp_path, 2), SessionSlots(tmp_path, 2)
-    first, second = slots.try_acquire(), others.try_acquire()
-    assert first is not None
-    assert second is not None
-    assert slots.try_acquire() is None
-    second.release()
-    second.release()
-    third = slots.try_acquire()
-    assert third is not None
-    first.release()
-    third.release()
+    first, second = await Seat(slots).taken(), await Seat(others).taken()
+    third = Seat(slots)
+    await until(lambda: len(tickets(tmp_path)) == 1)
+    second.place.leave()
+    second.place.leave()
+    await third.taken()
+    first.place.leave()
+    third.place.leave()
+    assert not tickets(tmp_path)
 
 
 async def test_first_come_first_served(tmp_path: Path) -> None:
-    """Over two owners, as over two processes; nobody gets in between with `try_acquire`."""
+    """Over two owners, as over two processes."""
     slots, others = SessionSlots(tmp_path, 1), SessionSlots(tmp_path, 1)
-    held = slots.try_acquire()
-    assert held is not None
-    order: list[str] = []
+    held = await Seat(slots).taken()
+    line = []
+    for number, pool in enumerate((slots, others, slots), start=1):
+        line.append(Seat(pool))
+        await until(lambda: len(tickets(tmp_path)) == number)  # noqa: B023 - awaited here
+    held.place.leave()
+    line.append(Seat(others))
+    for turn, seat in enumerate(line, start=1):
+        await seat.taken()
+        assert sum(each.is_taken for each in line) == turn
+        seat.place.leave()
 
-    async def wait(name: str, pool: SessionSlots) -> None:
-        slot = await pool.acquire()
-        order.append(name)
-        await asyncio.sleep(0)
-        slot.release()
 
-    async with asyncio.TaskGroup() as tasks:
-        for name, pool in (("a", slots), ("b", others), ("c", slots)):
-            tasks.create_task(wait(name, pool))
-            await asyncio.sleep(0.02)
-        held.release()
-        assert slots.try_acquire() is None
-    assert order[0] == "a"
-    assert sorted(order) == ["a", "b", "c"]
-    assert not tickets(tmp_path)
+async def test_a_voice_of_the_moment_comes_before_old_audio(tmp_path: Path) -> None:
+    slots, others = SessionSlots(tmp_path, 1), SessionSlots(tmp_path, 1)
+    held = await Seat(slots).taken()
+    silent = Seat(slots)
+    speaking = Seat(others, heard_at=time.monotonic())
+    await until(lambda: len(tickets(tmp_path)) == 2)
+    speaking.place.heard(time.monotonic() + 0.6)
+    held.place.leave()
+    await speaking.taken()
+    assert not silent.is_taken
+    speaking.place.leave()
+    await silent.taken()
+    silent.place.leave()
 
 
 async def test_who_gives_up_leaves_the_queue(tmp_path: Path) -> None:
     slots = SessionSlots(tmp_path, 1)
-    held = slots.try_acquire()
-    assert held is not None
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await slots.acquire()
-    held.release()
-    again = slots.try_acquire()
-    assert again is not None
-    again.release()
+    held, never = await Seat(slots).taken(), Seat(slots)
+    waiting = Seat(slots)
+    never.place.leave()
+    await until(lambda: len(tickets(tmp_path)) == 1)
+    waiting.place.leave()
+    held.place.leave()
+    again = await Seat(slots).taken()
+    again.place.leave()
+    assert not never.is_taken
+    assert not waiting.is_taken
+    assert not tickets(tmp_path)
+
+
+async def test_the_one_who_was_silent_longest_is_asked_to_go(tmp_path: Path) -> None:
+    slots, others = SessionSlots(tmp_path, 2), SessionSlots(tmp_path, 2)
+    longest, short = await Seat(slots).taken(), await Seat(others).taken()
+    short.place.heard(time.monotonic() + 0.6)
+    waiting = Seat(others)
+    await until(lambda: longest.wishes > 0)
+    assert not short.wishes
+    longest.place.leave()
+    await waiting.taken()
+    for seat in (short, waiting):
+        seat.place.leave()
+
+
+async def test_a_full_account_makes_room_as_full_slots_do(tmp_path: Path) -> None:
+    slots = SessionSlots(tmp_path, 30)
+    silent, refused = await Seat(slots).taken(), await Seat(slots).taken()
+    refused.place.refused(True)
+    await until(lambda: silent.wishes > 0)
+    assert not refused.wishes
+    refused.place.refused(False)
+    assert not files(tmp_path, "refused-*")
+    for seat in (silent, refused):
+        seat.place.leave()
+
+
+async def test_a_directory_that_cannot_be_used_is_tried_again(tmp_path: Path) -> None:
+    directory = tmp_path / "slots"
+    slots = SessionSlots(directory, 1)
+    directory.rmdir()
+    seat = Seat(slots)
+    await asyncio.sleep(0.1)
+    assert not seat.is_taken
+    directory.mkdir()
+    await seat.taken()
+    seat.place.leave()
+
+
+async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
+    slots = SessionSlots(tmp_path / "slots", 1)
+    seats = [await Seat(slots).taken(), Seat(slots)]
+    await until(lambda: bool(tickets(tmp_path / "slots")))
+    assert (tmp_path / "slots").stat().st_mode & 0o077 == 0
+    for path in (tmp_path / "slots").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+    for seat in seats:
+        seat.place.leave()
 
 
 async def test_a_killed_process_frees_its_slots_and_its_place(tmp_path: Path) -> None:
@@ -91,20 +154,18 @@ async def test_a_killed_process_frees_its_slots_and_its_place(tmp_path: Path) ->
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        slots = SessionSlots(tmp_path, 2)
-        assert slots.try_acquire() is None
         waiter = start_holder(tmp_path, 2, 1)
-        async with asyncio.timeout(20):
-            while not tickets(tmp_path):  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(tickets(tmp_path)), 20)
+        slots = SessionSlots(tmp_path, 2)
+        seats = [Seat(slots), Seat(slots)]
         os.kill(waiter.pid, signal.SIGKILL)
         waiter.wait()
+        assert not any(seat.is_taken for seat in seats)
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        async with asyncio.timeout(5):
-            held = [await slots.acquire(), await slots.acquire()]
-        for slot in held:
-            slot.release()
+        for seat in seats:
+            await seat.taken(5)
+            seat.place.leave()
     finally:
         for process in (holder, waiter):
             if process is not None and process.stdout is not None:
