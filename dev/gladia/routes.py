@@ -118,7 +118,7 @@ class Routes:
         if standin.slots >= policy.max_sessions:
             return _too_many(request, policy.retry_after_s)
         session = standin.create(live_request.parse(body), ordinal)
-        url = f"ws{standin.base_url.removeprefix('http')}{_PATH}?token={session.token}"
+        url = standin.socket_url(_PATH, session.token)
         answer = {"id": session.id, "created_at": session.created_at, "url": url}
         if fault and fault.body == "no_created_at":
             del answer["created_at"]

@@ -57,6 +57,8 @@ class GladiaStandIn:
         """Open sockets."""
         self.peak_slots = 0
         """The most concurrent sessions there were."""
+        self.sockets_at = ""
+        """Where POST says that the sockets are, such as wss://host:443; empty: where POST is."""
         self.ear: Ear = ear or WatermarkEar()
         self.closing = False
         self._host = host
@@ -72,6 +74,11 @@ class GladiaStandIn:
     def base_url(self) -> str:
         """http://host:port, without a path."""
         return f"http://{self._host}:{self._port}"
+
+    def socket_url(self, path: str, token: str) -> str:
+        """The address of one session's socket."""
+        base = self.sockets_at or f"ws{self.base_url.removeprefix('http')}"
+        return f"{base}{path}?token={token}"
 
     async def __aenter__(self) -> Self:
         from dev.gladia.routes import make_app
