@@ -74,8 +74,9 @@ class WatermarkListener:
         """Holds nothing."""
 
     def _take(self, marks: Sequence[watermark.Mark]) -> None:
+        """A word whose beginning was never sent begins where the audio does."""
         self._waiting += [
-            HeardWord(mark.text, mark.start_s, mark.end_s, mark.clarity) for mark in marks
+            HeardWord(mark.text, max(mark.start_s, 0.0), mark.end_s, mark.clarity) for mark in marks
         ]
 
 
