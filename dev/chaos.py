@@ -98,8 +98,10 @@ class Person:
 
     async def live(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            with suppress(rtc.ConnectError):
+            try:
                 await self._stay(stop)
+            except* rtc.ConnectError:
+                pass  # the server is away: again in a moment
             await asyncio.sleep(self._chance.uniform(0.5, 4))
 
     async def _stay(self, stop: asyncio.Event) -> None:
@@ -132,8 +134,9 @@ class Person:
             kind = rtc.SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT
             if chance.random() < 0.5:  # noqa: PLR2004 - one of two
                 kind = rtc.SimulateScenarioKind.SIMULATE_FULL_RECONNECT
-            with suppress(Exception):
-                await robot.room.simulate_scenario(kind)
+            with suppress(Exception):  # a room that is being left does not answer
+                async with asyncio.timeout(5):
+                    await robot.room.simulate_scenario(kind)
             await asyncio.sleep(3)
         else:
             await asyncio.sleep(chance.uniform(0.3, 2))
@@ -231,7 +234,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with TemporaryDirectory(prefix="roomscribe-chaos-") as directory:
-        Path(directory).chmod(0o711)  # root's PostgreSQL runs as another account
         Path(directory).chmod(0o711)  # root's PostgreSQL runs as another account
         report = asyncio.run(_alone(Path(directory), options.seed, options.minutes * 60))
     print(report)

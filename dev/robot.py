@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -27,6 +27,7 @@ _FRAME: Final = SAMPLE_RATE // 20
 _AHEAD_S: Final = 0.3
 """Handed over before it is due, so that a busy Python does not make the sound stutter: the source
 paces itself in a thread of its own."""
+_GOODBYE_S: Final = 10.0
 _SILENCE: Final = np.zeros(_FRAME, np.int16)
 
 
@@ -172,7 +173,9 @@ class Robot:
         self._source = None  # ends its microphone task
         while not self._queue.empty():
             self._queue.get_nowait().done.cancel()
-        await self.room.disconnect()
+        with suppress(TimeoutError):  # a server that went away does not answer
+            async with asyncio.timeout(_GOODBYE_S):
+                await self.room.disconnect()
 
     def transcripts(self) -> list[dict[str, Any]]:
         """Bodies of the transcript messages so far, in order of arrival."""
