@@ -272,13 +272,19 @@ class LiveTranscription:
         place = self._slots.ask(
             heard_at=self._heard_at,
             granted=partial(self._granted, leg),
-            wanted=lambda: None,  # a long silence closes the session in any case
+            wanted=partial(self._wanted, leg),
         )
         self._places[leg] = self._place = place
 
     def _granted(self, leg: int) -> None:
         self._session.slot_granted(leg, self._loop.time())
         self._pump()
+
+    def _wanted(self, leg: int) -> None:
+        """Others wait for a session, and this speaker has been silent longest."""
+        if self._place is self._places.get(leg):
+            self._session.spare(self._loop.time())
+            self._pump()
 
     def _release(self, leg: int) -> None:
         if (place := self._places.pop(leg, None)) is not None:

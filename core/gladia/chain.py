@@ -74,6 +74,7 @@ class Chain:
         self._count = 0
         self._cursor = 0
         self._paused_at: float | None = None
+        self._is_wanted = False
         self._is_stopping = False
         self._is_aborted = False
         self._margin = samples(limits.replay_margin_s)
@@ -111,10 +112,15 @@ class Chain:
     def speak(self) -> None:
         """Audio comes in."""
         self._paused_at = None
+        self._is_wanted = False
 
     def pause(self, now: float) -> None:
         if self._paused_at is None:
             self._paused_at = now
+
+    def spare(self) -> None:
+        """Others wait for a session: this pause, if it is one, is long enough as it is."""
+        self._is_wanted = self._paused_at is not None
 
     def stop(self, now: float) -> None:
         self._is_stopping = True
@@ -208,7 +214,7 @@ class Chain:
     def _review_idle(self, leg: Leg, now: float) -> None:
         """Nobody speaks: is it time to close, or to exchange, the session?"""
         assert self._paused_at is not None
-        is_over = now >= self._paused_at + self._limits.idle_close_s
+        is_over = self._is_wanted or now >= self._paused_at + self._limits.idle_close_s
         if leg.is_recovered and leg.uplink.is_caught_up:
             if is_over or self._is_worn(leg, now):
                 self._set_aside(leg)

@@ -115,6 +115,11 @@ class LiveSession:
             self._chain.pause(now)
             self._flow(now)
 
+    def spare(self, now: float) -> None:
+        """Others wait for a session: in a pause this one is closed, once it has heard all."""
+        self._chain.spare()
+        self._advance(now)
+
     def stop(self, now: float) -> None:
         """No more audio, ever: sends the rest and waits for the last finals."""
         if not self._stopping:
