@@ -21,6 +21,7 @@ from livekit.agents import AgentServer, JobExecutorType, JobRequest, WorkerPermi
 
 from agent import job
 from agent.bus_relay import RelayReceiver, listening
+from agent.gladia import open_sessions
 from agent.leases import WATCH_S, Grant, Leases
 from agent.livekit_rooms import TIMEOUT, LiveKitRooms
 from agent.metrics import Metrics, serving
@@ -122,6 +123,7 @@ class Worker:
             "live": self.store.run_live,
             "heartbeat": self.leases.run_beats,
             "jobs": partial(self.leases.run_watch, self._jobs),
+            "open sessions": partial(open_sessions.watch, self._settings.slots_dir),
         }
 
     def _registered_parts(self) -> dict[str, Part]:
