@@ -1,6 +1,7 @@
 """From job processes to the worker's main process: one Unix datagram socket per worker.
 
-Live messages for the bus, a bot's word that its room is over, and counted metrics travel here.
+Live messages for the bus, a bot's word until when its room was heard or that it is over, and
+counted metrics travel here.
 Lossy by design: what must not be lost goes through the journal.
 """
 
@@ -11,6 +12,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ _LENGTH: Final = struct.Struct("!H")
 _BUS: Final = b"B"
 _LEFT: Final = b"L"
 _METRICS: Final = b"M"
+_HEARD: Final = b"H"
 
 
 class RelaySender:
@@ -42,6 +45,10 @@ class RelaySender:
     def left(self, job_id: str) -> None:
         """Says that this job's room is over or was left, so that another bot may have it."""
         self._send(_LEFT + job_id.encode())
+
+    def heard(self, job_id: str, until: datetime) -> None:
+        """Says until when (UTC) all that was said in this job's room is written down."""
+        self._send(_HEARD + f"{until.isoformat()} {job_id}".encode())
 
     def metrics(self, counts: Mapping[str, float]) -> None:
         """Adds to the worker's counters."""
@@ -97,10 +104,12 @@ class RelayReceiver(asyncio.DatagramProtocol):
         *,
         on_message: Callable[[str, bytes], None],
         on_left: Callable[[str], None],
+        on_heard: Callable[[str, datetime], None],
         on_metrics: Callable[[Mapping[str, float]], None],
     ) -> None:
         self._on_message = on_message
         self._on_left = on_left
+        self._on_heard = on_heard
         self._on_metrics = on_metrics
 
     def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's
@@ -111,6 +120,9 @@ class RelayReceiver(asyncio.DatagramProtocol):
             self._on_message(body[_LENGTH.size : end].decode(), body[end:])
         elif kind == _LEFT:
             self._on_left(body.decode())
+        elif kind == _HEARD:
+            until, job_id = body.decode().split(" ", 1)
+            self._on_heard(job_id, datetime.fromisoformat(until))
         elif kind == _METRICS:
             self._on_metrics(json.loads(body))
 

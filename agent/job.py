@@ -178,7 +178,7 @@ class RoomJob:
             parts={
                 "publisher": publisher.run,
                 "insights": insights.run,
-                "heard": self._mark_heard,
+                "heard": lambda: self._mark_heard(relay),
                 "report": lambda: self._report(relay, insights, publisher, delivery),
             },
             on_state=on_state,
@@ -209,11 +209,12 @@ class RoomJob:
         ours = self._settings.gladia
         return replace(ours, languages=languages) if languages else ours
 
-    async def _mark_heard(self) -> None:
+    async def _mark_heard(self, relay: RelaySender) -> None:
         """While somebody is not being transcribed the mark stays where it is."""
         while True:
-            if self._room is not None and self._room.hears_all:
-                self._mark.write(self._clock.now(), self._room.heard)
+            if self._room is not None and (until := self._room.heard_until(self._clock.now())):
+                self._mark.write(until, self._room.heard)
+                relay.heard(self._ctx.job.id, until)
             await asyncio.sleep(MARK_EVERY_S)
 
     async def _report(

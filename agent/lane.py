@@ -29,6 +29,7 @@ from core.gladia.events import AudioLost, Event, Interim, StateChanged
 from core.gladia.events import Final as FinalText
 from core.gladia.options import GladiaOptions
 from core.status import LaneHealth
+from core.unwritten import Unwritten
 from core.wire import SpeakerStatus
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 QUIET_PEAK: Final = 24
 """Largest sample that is too quiet to be asked about: Silero finds no speech in speech that was
 turned down to it (tests/agent/test_vad.py). Two passes over a frame instead of three inferences."""
+
+_VOICE: Final = 0.5
+"""Probability from which a window counts as voice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,7 @@ class Lane:
         self._gate = Gate(GatePolicy.for_endpointing(ears.options.endpointing))
         self._carry = _Carry()
         self._health = LaneHealth()
+        self._unwritten = Unwritten()
         self.counts = LaneCounts()
         self._live = LiveTranscription(
             options=ears.options,
@@ -112,6 +117,11 @@ class Lane:
     def is_open(self) -> bool:
         """Whether speech is being sent."""
         return self._gate.is_open
+
+    @property
+    def unwritten(self) -> tuple[int, int] | None:
+        """Positions between which there was voice of which there is no text yet."""
+        return self._unwritten.span
 
     def status(self, identity: str) -> SpeakerStatus:
         return self._health.status(identity)
@@ -170,7 +180,10 @@ class Lane:
             predict(samples[start : start + WINDOW_SAMPLES])
             for start in range(0, len(samples), WINDOW_SAMPLES)
         ]
-        return self._gate.feed(position, pcm, probabilities)
+        commands = self._gate.feed(position, pcm, probabilities)
+        if self._gate.is_open and max(probabilities) >= _VOICE:
+            self._unwritten.voice(position, position + len(samples))
+        return commands
 
     def _do(self, commands: list[GateCommand]) -> None:
         for command in commands:
@@ -198,12 +211,14 @@ class Lane:
 
     def _event(self, event: Event) -> None:
         match event:
-            case Interim() | FinalText():
+            case Interim(utterance) | FinalText(utterance):
                 self._health.text()
+                self._unwritten.written(utterance.end_position)
             case StateChanged(state, reason):
                 self._health.changed(state, reason)
             case AudioLost(start, end, _):
                 self._health.lost(seconds(end - start))
+                self._unwritten.written(end)
             case _:
                 pass
         self._on_event(event)

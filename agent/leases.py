@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
@@ -55,7 +55,6 @@ class Leases:
         self._on_end = on_end
         self._book = LeaseBook()
         self._leaving: asyncio.Queue[Claim] = asyncio.Queue(1000)
-        self._hears = True
         self.last_beat_at = float("-inf")
         """Monotonic time of the last heartbeat that reached the table."""
         self._taking = 0
@@ -97,9 +96,9 @@ class Leases:
         """Counts a job that was accepted without a lease; one is taken as soon as possible."""
         self._book.claim(room, holder, monotonic())
 
-    def stop_hearing(self) -> None:
-        """From now on this worker's jobs only finish what they heard."""
-        self._hears = False
+    def heard(self, holder: str, until: datetime) -> None:
+        """All that was said before `until` (UTC) in the job's room is written down."""
+        self._book.heard(holder, until)
 
     async def drop(self, holder: str) -> None:
         """The job will not run after all."""
@@ -124,7 +123,8 @@ class Leases:
             database = self._reached()
             async with database.connection() as conn:
                 holders = {one.room: one.holder for one in held}
-                ours = await leases.renew(conn, holders, TTL_S, hears=self._hears)
+                unheard_s = self._book.unheard_s(datetime.now(UTC))
+                ours = await leases.renew(conn, holders, TTL_S, unheard_s)
                 for claim in held:
                     if claim.room not in ours:
                         await leases.acquire(conn, claim.room, claim.holder, TTL_S)

@@ -19,11 +19,17 @@ _USER_ID: Final = "roomscribe.user_id"
 """Attribute that our tokens set; their holders may not change it."""
 
 
+Span = tuple[datetime, datetime]
+"""From when to when."""
+
+
 class Speaker(Protocol):
     """One participant's voice, from tracks to stored lines; implemented by agent.speaker."""
 
     @property
     def status(self) -> SpeakerStatus: ...
+    @property
+    def unwritten(self) -> Span | None: ...
 
     def attach(
         self, track: rtc.RemoteAudioTrack, publication: rtc.RemoteTrackPublication

@@ -7,7 +7,7 @@ the database are never awaited by it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Final, Protocol, assert_never
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_S: Final = 10.0
 """How long the last words of somebody who left may take to be recognised."""
+_NEVER_WORDS: Final = timedelta(seconds=15)
+"""Voice without words for so long, while all is well with Gladia, was a noise."""
 _HEARING: Final = frozenset({"idle", "live"})
 _SID_S: Final = 2.0
 _ROOM_OVER: Final = frozenset({rtc.DisconnectReason.ROOM_CLOSED, rtc.DisconnectReason.ROOM_DELETED})
@@ -119,15 +121,19 @@ class LiveRoom:
         """Everybody who is listened to now."""
         return [person for person in self._people if person.tracks]
 
-    @property
-    def hears_all(self) -> bool:
-        """Whether what is said now is being transcribed, everybody's."""
+    def heard_until(self, now: datetime) -> datetime | None:
+        """Until when everything that was said is written down, everybody's, but for seconds.
+
+        None: somebody is not being transcribed, so nothing new can be said.
+        """
         if not self._is_entered or self._stopped.is_set() or self._reconnecting:
-            return False
-        now = monotonic()
+            return None
         states = {speaker.status.state for speaker in self.speakers}
-        awaited = any(self._missed.is_awaited(person, now) for person in self._people)
-        return states <= _HEARING and not awaited
+        awaited = any(self._missed.is_awaited(person, monotonic()) for person in self._people)
+        if awaited or not states <= _HEARING:
+            return None
+        spans = [span for speaker in self.speakers if (span := speaker.unwritten) is not None]
+        return min((start for start, end in spans if now - end < _NEVER_WORDS), default=now)
 
     def stop(self, drain_s: float = FAREWELL_S) -> None:
         """Begins the end: `run` returns within `drain_s` seconds and a little."""

@@ -19,6 +19,7 @@ from agent.clock import SessionClock, SpeakerClock
 from agent.delivery import Delivery
 from agent.lane import Ears, Lane
 from agent.microphone import buffered, open_microphone
+from agent.people import Span
 from agent.supervise import supervise
 from core.gladia.events import AudioLost, Event, Interim, PeerFault, Usage
 from core.gladia.events import Final as FinalText
@@ -92,6 +93,17 @@ class Speaker:
         identity = self._voice.identity
         statuses = [channel.lane.status(identity) for channel in self._channels]
         return worst(statuses) if statuses else SpeakerStatus(identity=identity, state="idle")
+
+    @property
+    def unwritten(self) -> Span | None:
+        """From when to when there was voice of which there is no text yet."""
+        spans = [
+            (channel.clock.utc(start), channel.clock.utc(end))
+            for channel in self._channels
+            if (span := channel.lane.unwritten) is not None
+            for start, end in [span]
+        ]
+        return (min(spans)[0], max(end for _, end in spans)) if spans else None
 
     def attach(self, track: rtc.RemoteAudioTrack, publication: rtc.RemoteTrackPublication) -> None:
         """Listens to a track from now on; again for the same track does nothing."""

@@ -78,6 +78,7 @@ class Worker:
         self.relay = RelayReceiver(
             on_message=self.store.publish,
             on_left=self.leases.left,
+            on_heard=self.leases.heard,
             on_metrics=self.metrics.merge,
         )
         self.server = make_server(settings, relay, self._request)
@@ -237,7 +238,6 @@ class Worker:
             await self.server.drain(timeout=max(1, math.ceil(self._settings.drain_timeout_s)))
         except TimeoutError:
             logger.info("rooms are handed over", extra={"rooms": self.leases.count})
-        self.leases.stop_hearing()
         await self.server.aclose()
 
     # Jobs

@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-UNSETTLED: Final = timedelta(seconds=3)
-"""Before its last sign of life a bot that was killed may have heard words that it never wrote
-down: its signs come once a second, and recognition takes its time."""
+UNSETTLED: Final = timedelta(seconds=1)
+"""Until its last sign of life all voice that a bot noticed was written down. What was on its way
+to it, in a jitter buffer or too short yet to be taken for voice, was not."""
 FIRST_FRAME: Final = timedelta(seconds=0.5)
 """From the subscription of a track to its first audio; 0.05 to 0.4 s were measured."""
 _STILL_HEARD: Final = timedelta(seconds=20)

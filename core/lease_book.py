@@ -7,6 +7,7 @@ caller writes the lease table.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 LAUNCH_S = 30.0
 """A job that was accepted but does not run after so long never will."""
@@ -27,6 +28,7 @@ class _Entry:
     since: float
     running: bool = False
     left: bool = False
+    heard_until: datetime | None = None
 
 
 class LeaseBook:
@@ -55,6 +57,19 @@ class LeaseBook:
             return None
         entry.left = True
         return entry.claim
+
+    def heard(self, holder: str, until: datetime) -> None:
+        """The bot says that all that was said before `until` is written down."""
+        if (entry := self._entries.get(holder)) is not None:
+            entry.heard_until = until
+
+    def unheard_s(self, now: datetime) -> dict[str, float]:
+        """Seconds before `now` until which each room was heard, where its bot said so."""
+        return {
+            entry.claim.room: (now - entry.heard_until).total_seconds()
+            for entry in self._entries.values()
+            if not entry.left and entry.heard_until is not None
+        }
 
     def observe(self, running: Mapping[str, str], now: float) -> list[Claim]:
         """Compares with the jobs that run now; returns the claims of those that are over.

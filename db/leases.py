@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 from db.pool import Connection, Direct
@@ -68,7 +69,10 @@ async def heard_until(conn: Connection, room: str) -> datetime | None:
 
 
 async def renew(
-    conn: Connection, holders: Mapping[str, str], ttl_s: float, *, hears: bool = True
+    conn: Connection,
+    holders: Mapping[str, str],
+    ttl_s: float,
+    unheard_s: Mapping[str, float] = MappingProxyType({}),
 ) -> set[str]:
     """Prolongs many leases, given as room to holder, in one statement.
 
@@ -76,20 +80,21 @@ async def renew(
         conn: any connection.
         holders: holder by room.
         ttl_s: seconds from now.
-        hears: False for holders that only finish what they heard before.
+        unheard_s: by room, how many seconds ago it was last heard; of the others nothing new is
+            known.
 
     Returns:
         The rooms that are still ours; whoever is missing was taken over and must stop.
     """
     rows = await conn.fetch(
         "update bot_leases l set expires_at = now() + make_interval(secs => $3),"
-        " heard_until = case when $4 then now() else l.heard_until end"
-        " from unnest($1::text[], $2::text[]) as r (room, holder)"
+        " heard_until = coalesce(now() - make_interval(secs => r.unheard_s), l.heard_until)"
+        " from unnest($1::text[], $2::text[], $4::float8[]) as r (room, holder, unheard_s)"
         " where l.room = r.room and l.holder = r.holder returning l.room",
         list(holders),
         list(holders.values()),
         ttl_s,
-        hears,
+        [unheard_s.get(room) for room in holders],
     )
     return {row["room"] for row in rows}
 

@@ -50,10 +50,9 @@ class Holds:
         """
         try:
             async with self._database.connection() as conn:
-                for slugs, hears in ((rooms, True), (deaf, False)):
-                    if slugs:
-                        held: dict[str, str] = dict.fromkeys(slugs, self.holder)
-                        await leases.renew(conn, held, TTL_S, hears=hears)
+                held: dict[str, str] = dict.fromkeys([*rooms, *deaf], self.holder)
+                if held:
+                    await leases.renew(conn, held, TTL_S, dict.fromkeys(rooms, 0.0))
                 return {one.room: one for one in await leases.leases(conn) if one.is_live}
         except StoreError:
             return None

@@ -3,21 +3,26 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.bus_relay import MAX_DATAGRAM_BYTES, RelayReceiver, listening, open_relay_sender
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Heard:
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.left: list[str] = []
+        self.until: dict[str, datetime] = {}
         self.sums: dict[str, float] = {}
 
     def receiver(self) -> RelayReceiver:
         return RelayReceiver(
             on_message=lambda slug, payload: self.messages.append((slug, payload)),
             on_left=self.left.append,
+            on_heard=self.until.__setitem__,
             on_metrics=self.sums.update,
         )
 
@@ -36,10 +41,12 @@ async def test_everything_a_job_says_arrives_in_order(tmp_path: Path) -> None:
             sender.publish("сессия", f'{{"n":{number}}}'.encode())
             await asyncio.sleep(0)
         sender.left("AJ_1")
+        sender.heard("AJ_1", NOON)
         sender.metrics({"segments|final": 2.0})
         await until(lambda: bool(heard.sums))
     assert heard.messages == [("сессия", f'{{"n":{n}}}'.encode()) for n in range(200)]
     assert heard.left == ["AJ_1"]
+    assert heard.until == {"AJ_1": NOON}
     assert heard.sums == {"segments|final": 2.0}
     assert sender.dropped == 0
 

@@ -66,7 +66,10 @@ async def test_a_fault_in_a_job_is_counted_in_the_worker(
         arrived.set()
 
     receiver = RelayReceiver(
-        on_message=lambda _slug, _payload: None, on_left=lambda _job: None, on_metrics=merge
+        on_message=lambda _slug, _payload: None,
+        on_left=lambda _job: None,
+        on_heard=lambda _job, _until: None,
+        on_metrics=merge,
     )
     async with (
         listening(receiver, relay),

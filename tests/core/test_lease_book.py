@@ -1,5 +1,7 @@
 """Which leases a worker holds, as its jobs come and go."""
 
+from datetime import UTC, datetime, timedelta
+
 from core.lease_book import LAUNCH_S, Claim, LeaseBook
 
 
@@ -46,3 +48,16 @@ def test_jobs_that_nobody_announced_are_adopted() -> None:
     book.observe({"J9": "r"}, 0.0)
     assert book.held() == [Claim("r", "J9")]
     assert book.observe({}, 1.0) == [Claim("r", "J9")]
+
+
+def test_what_the_bots_say_to_have_heard() -> None:
+    book, noon = LeaseBook(), datetime(2026, 1, 1, 12, tzinfo=UTC)
+    for number in (1, 2, 3):
+        book.claim(f"r{number}", f"J{number}", 0.0)
+    book.heard("J1", noon)
+    book.heard("J2", noon)
+    book.heard("J2", noon + timedelta(seconds=2))
+    book.heard("J9", noon)
+    assert book.unheard_s(noon + timedelta(seconds=3)) == {"r1": 3.0, "r2": 1.0}
+    book.left("J1")
+    assert book.unheard_s(noon + timedelta(seconds=3)) == {"r2": 1.0}

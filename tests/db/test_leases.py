@@ -76,16 +76,20 @@ async def test_the_next_holder_learns_until_when_the_room_was_heard(conn: Connec
     await leases.acquire(conn, "room", "a", 60)
     assert await leases.heard_until(conn, "room") is None
     await leases.renew(conn, {"room": "a"}, 60)
+    assert await leases.heard_until(conn, "room") is None, "its bot has not said anything"
+    await leases.renew(conn, {"room": "a"}, 60, {"room": 7.0, "elsewhere": 0.0})
+    now: datetime = await conn.fetchval("select now()")
     heard = await leases.heard_until(conn, "room")
     assert heard is not None
-    await leases.renew(conn, {"room": "a"}, 60, hears=False)
+    assert timedelta(seconds=7) <= now - heard < timedelta(seconds=12)
+    await leases.renew(conn, {"room": "a"}, 60)
     await leases.release(conn, "room", "a")
     await leases.acquire(conn, "room", "b", 60)
     assert await leases.heard_until(conn, "room") == heard
     assert await leases.heard_until(conn, "elsewhere") is None
     await leases.release(conn, "room", "b")
     await leases.acquire(conn, "room", "fallback", 60, "rtmp")
-    await leases.renew(conn, {"room": "fallback"}, 60)
+    await leases.renew(conn, {"room": "fallback"}, 60, {"room": 0.0})
     still_heard = await leases.heard_until(conn, "room")
     assert still_heard is not None
     assert still_heard > datetime.now(UTC) + timedelta(seconds=30)

@@ -74,6 +74,7 @@ async def open_bot(
     receiver = RelayReceiver(
         on_message=lambda _slug, _payload: None,
         on_left=bot.left.append,
+        on_heard=lambda _job, _until: None,
         on_metrics=lambda _sums: None,
     )
     async with listening(receiver, relay):
