@@ -24,6 +24,7 @@ T = TypeVar("T")
 SAMPLE_RATE: Final = 16000
 _FRAME: Final = SAMPLE_RATE // 20
 """Samples in 50 ms: what is handed over at a time."""
+_FRAME_S: Final = _FRAME / SAMPLE_RATE
 _AHEAD_S: Final = 0.3
 """Handed over before it is due, so that a busy Python does not make the sound stutter: the source
 paces itself in a thread of its own."""
@@ -39,14 +40,17 @@ class Said:
     started_at: datetime
     """UTC time at which its first sample was captured."""
     duration_s: float
+    stalls: tuple[tuple[float, float], ...] = ()
+    """(offset, seconds) of each hole that a machine too busy to go on made in it."""
 
     @property
     def ended_at(self) -> datetime:
-        return self.started_at + timedelta(seconds=self.duration_s)
+        return self.at(self.duration_s)
 
     def at(self, offset_s: float) -> datetime:
         """When the sample at `offset_s` was captured."""
-        return self.started_at + timedelta(seconds=offset_s)
+        stalled_s = sum(length_s for at_s, length_s in self.stalls if at_s <= offset_s)
+        return self.started_at + timedelta(seconds=offset_s + stalled_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,32 +190,38 @@ class Robot:
 
     async def _capture(self, source: rtc.AudioSource) -> None:
         """Keeps the source 0.3 s ahead of the clock; its first sample sounds at once."""
-        start, start_at, count = time.monotonic(), datetime.now(UTC), 0
+        due_s, due_at = time.monotonic(), datetime.now(UTC)
         utterance, offset = None, 0
+        stalls: list[tuple[float, float]] = []
         while source is self._source:
+            if (stalled_s := time.monotonic() - due_s) > 0:
+                due_s, due_at = due_s + stalled_s, due_at + timedelta(seconds=stalled_s)
+                stalls.append((offset / SAMPLE_RATE, stalled_s))
             if utterance is None and not self._queue.empty():
                 utterance, offset = self._queue.get_nowait(), 0
-                said_at = start_at + timedelta(seconds=count * _FRAME / SAMPLE_RATE)
+                said_at, stalls = due_at, []
             frame = _SILENCE
             if utterance is not None:
                 frame = utterance.pcm[offset : offset + _FRAME]
                 offset += _FRAME
             await source.capture_frame(_audio_frame(frame))
-            count += 1
+            due_s, due_at = due_s + _FRAME_S, due_at + timedelta(seconds=_FRAME_S)
             if utterance is not None and offset >= len(utterance.pcm):
-                self._finish(utterance, said_at)
+                self._finish(utterance, said_at, stalls)
                 utterance = None
-            due_s = start + count * _FRAME / SAMPLE_RATE - _AHEAD_S
-            await asyncio.sleep(due_s - time.monotonic())
+            await asyncio.sleep(due_s - _AHEAD_S - time.monotonic())
         if utterance is not None:
             utterance.done.cancel()
         await source.aclose()
 
-    def _finish(self, utterance: _Utterance, said_at: datetime) -> None:
+    def _finish(
+        self, utterance: _Utterance, said_at: datetime, stalls: list[tuple[float, float]]
+    ) -> None:
         said = Said(
             label=utterance.label,
             started_at=said_at,
             duration_s=len(utterance.pcm) / SAMPLE_RATE,
+            stalls=tuple(stalls),
         )
         self.said.append(said)
         if not utterance.done.done():

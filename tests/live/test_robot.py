@@ -1,6 +1,7 @@
 """The robots are the measure of all live tests, so they are measured first."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -14,9 +15,11 @@ from dev.robot import SAMPLE_RATE, open_robot
 pytestmark = pytest.mark.live
 
 
+@pytest.mark.parametrize("stall_s", [0.0, 0.8], ids=["steady", "stalled"])
 async def test_what_it_says_arrives_whole_and_when_it_says(
-    livekit_server: LiveKitServer, slug: str
+    livekit_server: LiveKitServer, slug: str, stall_s: float
 ) -> None:
+    """Also where the machine stood still for a moment: that makes a hole, and it says so."""
     recording = watermark.encode(range(10), speaker=3)
     listener_token = livekit_server.token(slug, "listener")
     tracks: asyncio.Queue[rtc.Track] = asyncio.Queue()
@@ -34,15 +37,20 @@ async def test_what_it_says_arrives_whole_and_when_it_says(
             speaking = talker.start_saying(recording.pcm)
             async for event in stream:
                 first_at = first_at or datetime.now(UTC) - timedelta(milliseconds=50)
+                if len(marks) == 4:
+                    time.sleep(stall_s)  # noqa: ASYNC251 - the whole loop stands still
+                    stall_s = 0.0
                 marks += decoder.feed(np.frombuffer(event.frame.data, np.int16))
-                if len(marks) == len(recording.marks) and speaking.done():
+                if speaking.done() and marks[-1].number == recording.marks[-1].number:
                     break
             await stream.aclose()
             said = speaking.result()
     assert first_at is not None
-    assert [mark.number for mark in marks] == list(range(10))
-    for mark, truth in zip(marks, recording.marks, strict=True):
-        late = first_at + timedelta(seconds=mark.start_s) - said.at(truth.start_s)
+    missing = set(range(10)) - {mark.number for mark in marks}
+    assert len(missing) <= len(said.stalls)
+    for mark in marks:
+        truth = said.at(recording.marks[mark.number].start_s)
+        late = first_at + timedelta(seconds=mark.start_s) - truth
         assert abs(late) < timedelta(milliseconds=250)
 
 
