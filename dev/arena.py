@@ -66,6 +66,7 @@ class Arena:
     gladia: GladiaStandIn
     passage: Passage
     environment: Mapping[str, str]
+    state_dir: Path
     workers: list[Child] = field(default_factory=list)
     everyone: list[Child] = field(default_factory=list)
     """Every worker that ever was."""
@@ -156,15 +157,46 @@ def job_pid(worker: Child, room: str) -> int | None:
     return None
 
 
-def memory_mb(worker: Child) -> float:
-    """Of the worker and everything it started; shared pages count in part."""
-    processes = [psutil.Process(worker.pid)]
-    processes += processes[0].children(recursive=True)
-    total = 0
-    for process in processes:
-        with suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return total / 1e6
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a worker holds, with everything it started."""
+
+    memory_mb: float
+    """Shared pages count in part."""
+    processes: int
+    descriptors: int
+    """Of its main process: files, sockets, pipes."""
+
+    @classmethod
+    def of(cls, worker: Child) -> "Footprint":
+        main = psutil.Process(worker.pid)
+        processes = [main, *main.children(recursive=True)]
+        total = 0
+        for process in processes:
+            with suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return cls(memory_mb=total / 1e6, processes=len(processes), descriptors=main.num_fds())
+
+    def excess(self, fresh: "Footprint") -> list[str]:
+        """What is more than a fresh worker holds, with room for caches and a warm process."""
+        found = []
+        if self.memory_mb > fresh.memory_mb * 1.25 + 20:
+            found.append(f"{self.memory_mb:.0f} MB, fresh {fresh.memory_mb:.0f}")
+        if self.processes > fresh.processes + 1:
+            found.append(f"{self.processes} processes, fresh {fresh.processes}")
+        if self.descriptors > fresh.descriptors + 20:
+            found.append(f"{self.descriptors} descriptors, fresh {fresh.descriptors}")
+        return found
+
+
+def left_files(state_dir: Path) -> list[str]:
+    """Files that only a room in use may have."""
+    places = ("heard", "gladia-slots/open", "gladia-slots/spill")
+    return [
+        str(path.relative_to(state_dir))
+        for place in places
+        for path in (state_dir / place).glob("*")
+    ]
 
 
 def start_livekit(binary: Path, ports: Ports) -> LiveKitServer:
@@ -209,6 +241,7 @@ async def open_arena(
             gladia=gladia,
             passage=passage,
             environment=environment,
+            state_dir=state_dir,
         )
         stack.callback(lambda: arena.server.stop())
         stack.push_async_callback(_stop_workers, arena)

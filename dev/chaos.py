@@ -23,7 +23,7 @@ from agent.subscriptions import is_bot
 from db.embedded import EmbeddedConfig, EmbeddedPostgres
 from db.migrate import load, migrate
 from dev import livekit as livekit_dev
-from dev.arena import Arena, job_pid, memory_mb, open_arena
+from dev.arena import Arena, Footprint, job_pid, left_files, open_arena
 from dev.counting import Talker, Verdict, Witness, judge, stored_lines
 from dev.robot import Robot, open_robot
 
@@ -32,6 +32,7 @@ _LOOK_EVERY_S: Final = 0.1
 _HEARD_WITHIN_S: Final = 60.0
 _SETTLE_S: Final = 75.0
 """A dead bot's last line is stored after 30 s, a refused account is asked again after 60."""
+_EMPTY_WITHIN_S: Final = 60.0
 _CALM_S: Final = 15.0
 """At the end everybody goes on for this long without a fault."""
 
@@ -49,8 +50,9 @@ class Report:
     """How long the room had no bot, each time."""
     deeds: Counter[str] = field(default_factory=Counter)
     memory_mb: tuple[float, float] = (0.0, 0.0)
-    """Of a worker and its processes: fresh, and after everybody left."""
+    """Of a worker and its processes: fresh, and the most after everybody left."""
     left_behind: list[str] = field(default_factory=list)
+    """Processes, sockets, sessions, files and memory of a room that is over."""
 
     @property
     def problems(self) -> dict[str, object]:
@@ -58,8 +60,6 @@ class Report:
         found: dict[str, object] = dict(self.verdict.problems)
         if self.most_bots > 1:
             found["bots"] = self.most_bots
-        if self.memory_mb[1] > self.memory_mb[0] * 1.25 + 20:
-            found["memory"] = self.memory_mb
         if self.left_behind:
             found["left behind"] = self.left_behind
         return found
@@ -172,7 +172,7 @@ async def _bots(arena: Arena) -> list[str] | None:
 async def run(arena: Arena, database_url: str, seed: int, duration_s: float) -> Report:
     """The whole: count, break, calm down, judge, leave, look for what is left."""
     report = Report()
-    fresh_mb = memory_mb(arena.workers[0])
+    fresh = Footprint.of(arena.workers[0])
     stop = asyncio.Event()
     people = [Person(number, arena, seed) for number in range(len(PEOPLE))]
     server = arena.server
@@ -194,7 +194,7 @@ async def run(arena: Arena, database_url: str, seed: int, duration_s: float) -> 
         await asyncio.wait(living)
         await _judge(arena, database_url, people, witness, report)
         watching.cancel()
-    await _look_around(arena, fresh_mb, report)
+    await _look_around(arena, fresh, report)
     return report
 
 
@@ -211,20 +211,26 @@ async def _judge(
         await asyncio.sleep(1)
 
 
-async def _look_around(arena: Arena, fresh_mb: float, report: Report) -> None:
+async def _look_around(arena: Arena, fresh: Footprint, report: Report) -> None:
     """Everybody left: what is still there after the room was closed?"""
-    deadline = monotonic() + 40
-    while monotonic() < deadline and any(  # noqa: ASYNC110 - processes have no event
-        job_pid(one, arena.room) for one in arena.workers
-    ):
+    deadline = monotonic() + _EMPTY_WITHIN_S
+    while (left := _left(arena, fresh)) and monotonic() < deadline:  # noqa: ASYNC110 - processes have no event
         await asyncio.sleep(0.5)
-    await asyncio.sleep(3)
-    report.memory_mb = fresh_mb, max(memory_mb(one) for one in arena.workers)
-    report.left_behind += [
-        f"job of {one.name}" for one in arena.workers if job_pid(one, arena.room) is not None
+    report.left_behind += left
+    now_mb = max(Footprint.of(one).memory_mb for one in arena.workers)
+    report.memory_mb = fresh.memory_mb, now_mb
+
+
+def _left(arena: Arena, fresh: Footprint) -> list[str]:
+    found = [f"job of {one.name}" for one in arena.workers if job_pid(one, arena.room) is not None]
+    found += [
+        f"{one.name}: {what}" for one in arena.workers for what in Footprint.of(one).excess(fresh)
     ]
     if arena.gladia.connections:
-        report.left_behind.append(f"{len(arena.gladia.connections)} Gladia sockets")
+        found.append(f"{len(arena.gladia.connections)} Gladia sockets")
+    if arena.gladia.open_sessions():
+        found.append(f"{len(arena.gladia.open_sessions())} Gladia sessions that nobody stopped")
+    return found + left_files(arena.state_dir)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from livekit import rtc
 
 from db.records import words_from_json
 from dev import watermark
-from dev.robot import SAMPLE_RATE, Robot
+from dev.robot import SAMPLE_RATE, Robot, hang_up
 
 TIME_ERROR: Final = timedelta(milliseconds=150)
 """How far a stored word may lie from the moment at which it was spoken."""
@@ -279,7 +279,7 @@ class Witness:
                 room.off("track_subscribed", begin)
                 for stream in tuple(self._streams.values()):
                     await stream.aclose()
-                await room.disconnect()
+                await hang_up(room)
                 for reading in tuple(readers):
                     reading.cancel()
 

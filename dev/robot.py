@@ -177,9 +177,7 @@ class Robot:
         self._source = None  # ends its microphone task
         while not self._queue.empty():
             self._queue.get_nowait().done.cancel()
-        with suppress(TimeoutError):  # a server that went away does not answer
-            async with asyncio.timeout(_GOODBYE_S):
-                await self.room.disconnect()
+        await hang_up(self.room)
 
     def transcripts(self) -> list[dict[str, Any]]:
         """Bodies of the transcript messages so far, in order of arrival."""
@@ -260,6 +258,20 @@ async def open_robot(
             yield robot
         finally:
             await robot.leave()
+
+
+async def hang_up(room: rtc.Room) -> None:
+    """Leaves a room for good.
+
+    Where its server went away nobody answers the SDK's goodbye, and its reader would wait for ever.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_S):
+            await room.disconnect()
+    reader: asyncio.Task[None] | None = getattr(room, "_task", None)
+    if reader is not None and not reader.done():
+        reader.cancel()
+        await asyncio.wait([reader])
 
 
 def _audio_frame(samples: Pcm) -> rtc.AudioFrame:

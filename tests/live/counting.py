@@ -14,7 +14,6 @@ from dev.robot import Robot, open_robot
 
 AT_ONCE = 4
 """Rooms: on two cores more of them would make the speakers stutter."""
-TRIES = 3
 HEARD_WITHIN_S = 60.0
 FIRST_AUDIO_S = 1.0
 """From the subscription of a track to its first audio, with room to spare."""
@@ -73,16 +72,13 @@ async def play(
     if scenario.policy is not None:
         gladia.policies[slug] = scenario.policy
     talker = Talker(3, "maria")
-    async with (
-        open_robot(server.url, server.token(slug, "maria", "Maria")) as robot,
-        Witness().listening(server.url, server.token(slug, "witness")) as witness,
-    ):
+    async with open_robot(server.url, server.token(slug, "maria", "Maria")) as robot:
         await heard(robot)
         await talker.count(
             robot, scenario.words, period_s=0.45, pause_every=8, pause_s=scenario.pause_s
         )
         began = monotonic()
-        verdict = await settled(database_url, slug, [talker], witness)
+        verdict = await settled(database_url, slug, [talker])
         outcome = Outcome(name=scenario.name, verdict=verdict)
         outcome.took_s = monotonic() - began
         outcome.shown = shown_states(robot)
@@ -97,23 +93,12 @@ async def play_all(
     database_url: str,
     slug: str,
 ) -> list[str]:
-    """Plays them, a few at a time, each in a room of its own; returns what went wrong.
-
-    On a busy machine the sound itself stutters now and then. So a scenario that failed is played
-    again, three times at most: what is wrong with us goes wrong again.
-    """
+    """Plays them, a few at a time, each in a room of its own; returns what went wrong."""
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def in_turn(scenario: Scenario, room: str) -> list[str]:
-        problems: list[str] = []
         async with at_once:
-            for attempt in range(TRIES):
-                outcome = await play(scenario, server, gladia, database_url, f"{room}-{attempt}")
-                problems = check(outcome, scenario)
-                if not problems:
-                    break
-                print(f"try {attempt + 1}: {problems}")  # noqa: T201 - figures
-        return problems
+            return check(await play(scenario, server, gladia, database_url, room), scenario)
 
     async with asyncio.TaskGroup() as tasks:
         playing = []

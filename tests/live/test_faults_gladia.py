@@ -2,8 +2,6 @@
 
 The whole worker against the stand-in, whose faults strike in the middle of utterances. Scenarios
 run at the same time, each in a room of its own; the stand-in knows the room by the metadata.
-
-Not among the tests that every change must pass yet: run it with `pytest -m chaos`.
 """
 
 import asyncio
@@ -31,7 +29,7 @@ from dev.livekit import LiveKitServer
 from dev.processes import Child
 from tests.live.counting import Scenario, Trouble, play_all
 
-pytestmark = [pytest.mark.live, pytest.mark.chaos, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(420)]
 
 FIRST = 2 * 32_000
 """Bytes: two seconds into the first utterance, which lasts four."""

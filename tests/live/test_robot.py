@@ -32,7 +32,8 @@ async def test_what_it_says_arrives_whole_and_when_it_says(
             stream = rtc.AudioStream.from_track(
                 track=await tracks.get(), sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=50
             )
-            decoder, marks, first_at = watermark.Decoder(), [], None
+            decoder, first_at = watermark.Decoder(), None
+            marks: list[watermark.Mark] = []
             await talker.heard.wait()
             speaking = talker.start_saying(recording.pcm)
             async for event in stream:
