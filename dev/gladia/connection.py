@@ -74,11 +74,11 @@ class Connection:
         self._policy = policy
         self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue(_OUTBOX)
         self._over = asyncio.Event()
-        self._acks = Acknowledger(session=session, policy=policy, send=self.send)
+        self._acks = Acknowledger(session=session, policy=policy, send=self._acknowledge)
         self._heard_at = monotonic()
         self._awake = asyncio.Event()
         self._awake.set()
-        self._muted = False
+        self._muted: Mute | None = None
         self._closed_by: Literal["client", "server", "lost", ""] = ""
 
     async def serve(self) -> None:
@@ -100,7 +100,11 @@ class Connection:
 
     def send(self, message: Message) -> None:
         """Queues a message, unless this connection has fallen silent."""
-        if not self._muted:
+        if self._muted is None:
+            self._put(dumps(message))
+
+    def _acknowledge(self, message: Message) -> None:
+        if self._muted is None or self._muted.acknowledges:
             self._put(dumps(message))
 
     def close(self, code: int, reason: str = "") -> None:
@@ -286,7 +290,7 @@ class Connection:
             case Stall(for_s=for_s):
                 self._stall(for_s)
             case Mute():
-                self._muted = True
+                self._muted = fault
             case Acks():
                 self._acks.treat(fault)
             case Say(frame=frame):

@@ -68,6 +68,9 @@ class Stall:
 class Mute:
     """Audio is read and heard but nothing at all is sent on this connection any more."""
 
+    acknowledges: bool = False
+    """But acknowledgements: all looks well, and no word ever comes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acks:

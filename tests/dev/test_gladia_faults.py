@@ -123,14 +123,15 @@ async def test_half_open_for_ever_is_replaced_by_the_next_socket(client: Client)
     assert session.text == "a1 a2 a3 a4 a5 a6"
 
 
-async def test_mute_hears_but_says_nothing(client: Client) -> None:
-    client.standin.faults.add(faults.Mute(), when=When(at_byte=AT))
+@pytest.mark.parametrize("acknowledges", [False, True])
+async def test_mute_hears_but_says_nothing(client: Client, acknowledges: bool) -> None:
+    client.standin.faults.add(faults.Mute(acknowledges=acknowledges), when=When(at_byte=AT))
     socket = await client.open()
     await socket.send(PCM)
     session = client.standin.sessions[0]
     await until(lambda: session.heard_s == pytest.approx(RECORDING.duration_s))
     await socket.stop()
-    assert socket.acked < AT
+    assert (socket.acked >= AT) is acknowledges
     assert socket.finals() == []
     assert session.text == "a1 a2 a3 a4 a5 a6"
 
