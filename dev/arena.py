@@ -67,6 +67,8 @@ class Arena:
     passage: Passage
     environment: Mapping[str, str]
     state_dir: Path
+    longest_outage_s: float = 15.0
+    """Of PostgreSQL."""
     workers: list[Child] = field(default_factory=list)
     everyone: list[Child] = field(default_factory=list)
     """Every worker that ever was."""
@@ -90,7 +92,7 @@ class Arena:
 
     async def store_away(self, chance: random.Random) -> None:
         await self.passage.close()
-        await asyncio.sleep(chance.uniform(4, 15))
+        await asyncio.sleep(chance.uniform(4, self.longest_outage_s))
         await self.passage.open()
 
     async def store_frozen(self, chance: random.Random) -> None:

@@ -33,6 +33,7 @@ _HEARD_WITHIN_S: Final = 60.0
 _SETTLE_S: Final = 75.0
 """A dead bot's last line is stored after 30 s, a refused account is asked again after 60."""
 _EMPTY_WITHIN_S: Final = 60.0
+_LONG_OUTAGE_S: Final = 120.0
 _CALM_S: Final = 15.0
 """At the end everybody goes on for this long without a fault."""
 
@@ -234,7 +235,7 @@ def _left(arena: Arena, fresh: Footprint) -> list[str]:
 
 
 def main() -> None:
-    """Everything of its own, in a temporary directory."""
+    """All of its own, in a temporary directory; PostgreSQL may be away for two minutes."""
     parser = argparse.ArgumentParser(prog="python -m dev.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -259,6 +260,7 @@ async def _alone(directory: Path, seed: int, duration_s: float) -> Report:
         state_dir.mkdir()
         socket = database.layout.socket
         async with open_arena(binary, socket, "roomscribe", state_dir, "chaos") as arena:
+            arena.longest_outage_s = _LONG_OUTAGE_S
             return await run(arena, database.url(), seed, duration_s)
     finally:
         database.close()
