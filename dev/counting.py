@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -24,6 +24,9 @@ from dev.robot import SAMPLE_RATE, Robot, hang_up
 
 TIME_ERROR: Final = timedelta(milliseconds=150)
 """How far a stored word may lie from the moment at which it was spoken."""
+
+_NOTICED_WITHIN: Final = timedelta(milliseconds=250)
+"""From a word's end to the witness: jitter buffer, a frame of 100 ms, the decoder's patience."""
 
 Key = tuple[str, str]
 """Identity and word."""
@@ -117,7 +120,8 @@ class Verdict:
     strange: list[Key] = field(default_factory=list)
     """Stored, but never said by this identity."""
     misplaced: dict[Key, float] = field(default_factory=dict)
-    """Seconds by which the time of a word is wrong, where that is more than TIME_ERROR."""
+    """Seconds by which the time of a word is wrong, where that is more than TIME_ERROR, and more
+    than the word was late on its way."""
     swapped: list[tuple[Key, Key]] = field(default_factory=list)
     """Neighbours in the transcript that were said the other way round."""
     gap_s: float = 0.0
@@ -158,7 +162,8 @@ def judge(
     """Compares what was said with what is stored.
 
     A word in the last line of a bot that died counts as stored: that line stays as it is. With a
-    witness only words that it heard can be lost.
+    witness only words that it heard can be lost, and a word that was late on its way to it may be
+    stored as that much later.
     """
     verdict = Verdict(spoken=len(spoken))
     truth = {one.key: one for one in spoken}
@@ -174,7 +179,8 @@ def judge(
     for one in spoken:
         if counts[one.key]:
             error = heard[one.key][0] - one.started_at
-            if abs(error) > TIME_ERROR:
+            late = witness.lateness(one) if witness is not None else timedelta()
+            if not -TIME_ERROR <= error <= TIME_ERROR + late:
                 verdict.misplaced[one.key] = error.total_seconds()
     _find_gaps(verdict, [one for one in spoken if not counts[one.key]], lines)
     if witness is not None:
@@ -245,8 +251,14 @@ class Witness:
     """A participant who only listens: what it heard did go over the air."""
 
     def __init__(self) -> None:
-        self.heard: set[Key] = set()
+        self.heard: dict[Key, datetime] = {}
+        """When each word had arrived."""
         self._streams: dict[str, rtc.AudioStream] = {}
+
+    def lateness(self, word: Spoken) -> timedelta:
+        """How late it arrived, at least: a machine that stands still makes sound late."""
+        arrived_at = self.heard.get(word.key, word.ended_at)
+        return max(arrived_at - word.ended_at - _NOTICED_WITHIN, timedelta())
 
     @asynccontextmanager
     async def listening(self, url: str, token: str) -> AsyncIterator["Witness"]:
@@ -291,4 +303,4 @@ class Witness:
         self._streams[track.sid] = stream
         async for event in stream:
             for mark in decoder.feed(np.frombuffer(event.frame.data, np.int16)):
-                self.heard.add((identity, mark.text))
+                self.heard[identity, mark.text] = datetime.now(UTC)

@@ -1,6 +1,7 @@
 """Our own programs as processes, for tests that go through all of them."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,16 @@ from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer
 from dev.processes import Child, free_port
 from tests.live.programs import READY_WITHIN_S, Programs, StartProgram, Web, until_answering
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections() -> None:
+    """Puts what earlier tests left alive out of the garbage collector's sight.
+
+    A full collection of it stops every robot and stand-in of this process at once.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

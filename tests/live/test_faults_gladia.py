@@ -61,6 +61,12 @@ STREAM = (
     Scenario(name="half-open", troubles=(Trouble(Stall(), FIRST),), states=RECONNECTS),
     Scenario(name="mute", troubles=(Trouble(Mute(), FIRST),), states=RECONNECTS),
     Scenario(
+        name="acknowledges all, understands nothing",
+        troubles=(Trouble(Mute(acknowledges=True), FIRST),),
+        words=40,
+        states=frozenset({"deaf"}),
+    ),
+    Scenario(
         name="acks late, lost, drop",
         troubles=(
             Trouble(Acks(how="delay", count=10, delay_s=2), FIRST),
