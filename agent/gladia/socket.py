@@ -80,6 +80,7 @@ class Socket:
     async def _unless_closing(self) -> aiohttp.ClientWebSocketResponse:
         return await self._http.ws_connect(
             self._url,
+            autoclose=False,  # or a farewell that fails hides the code of the one that came
             heartbeat=_PING_S,
             max_msg_size=_MAX_MESSAGE_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S / 2),
