@@ -15,6 +15,12 @@ def samples_in(pcm: bytes) -> int:
     return len(pcm) // SAMPLE_BYTES
 
 
+def peak(pcm: bytes) -> int:
+    """The greatest amplitude, 0..32768."""
+    values = memoryview(pcm).cast("h")
+    return max(max(values), -min(values)) if values else 0
+
+
 def seconds(samples: int) -> float:
     return samples / SAMPLE_RATE
 

@@ -1,44 +1,21 @@
 """The legs of one speaker: when to open one, when to part with it, where the next begins."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from core.audio import samples
 from core.gladia.events import PeerFault
-from core.gladia.hearing import Hearing
 from core.gladia.intake import Intake
 from core.gladia.leg import Leg
 from core.gladia.legs import State
 from core.gladia.limits import Limits
 from core.gladia.meter import Meter
 from core.gladia.outbox import Outbox
+from core.gladia.overlap import Span
+from core.gladia.replacements import Allowance, Replacements
+from core.gladia.utterances import UtteranceBook
 
 _UNASKED_REASONS = frozenset({"rotation"})
-
-
-class Replacements:
-    """At most so many sessions may follow one that broke; then there is a long pause."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.blocked_until: float | None = None
-        """No session may be opened before."""
-        self._limits = limits
-        self._made_at: list[float] = []
-
-    def may(self, now: float) -> bool:
-        since = now - self._limits.new_sessions_per_s
-        self._made_at = [at for at in self._made_at if at > since]
-        return len(self._made_at) < self._limits.new_sessions
-
-    def note(self, now: float) -> None:
-        """A session broke and will be followed by another."""
-        if not self.may(now):
-            self.blocked_until = now + self._limits.degraded_retry_s
-        self._made_at.append(now)
-
-    def handle_deadline(self, now: float) -> None:
-        if self.blocked_until is not None and now >= self.blocked_until:
-            self.blocked_until = None
 
 
 class Chain:
@@ -51,7 +28,7 @@ class Chain:
         limits: Limits,
         chance: Callable[[], float],
         intake: Intake,
-        hearing: Hearing,
+        book: UtteranceBook,
         meter: Meter,
         outbox: Outbox,
     ) -> None:
@@ -59,6 +36,7 @@ class Chain:
         self.begun_at = 0.0
         """When the current leg began."""
         self.replacements = Replacements(limits)
+        self._repeats = Allowance(limits.repeats, limits.new_sessions_per_s)
         self.has_broken = False
         """The current leg, or the next, follows one that broke; the owner resets it."""
         self._request = request
@@ -66,23 +44,25 @@ class Chain:
         self._chance = chance
         self._intake = intake
         self._buffer = intake.buffer
-        self._hearing = hearing
-        self._book = hearing.book
+        self._book = book
         self._meter = meter
         self._outbox = outbox
         self._legs: dict[int, Leg] = {}
         self._count = 0
         self._cursor = 0
+        self._again: list[Span] = []
+        """What no leg has spoken of so far; the next one hears it before anything else."""
         self._paused_at: float | None = None
         self._is_wanted = False
         self._is_stopping = False
         self._is_aborted = False
         self._margin = samples(limits.replay_margin_s)
+        self._reserve = samples(limits.reserve_s)
 
     @property
     def is_over(self) -> bool:
         """Stopped, and nothing is left to be sent or awaited."""
-        return self._is_stopping and not self._legs and not self._buffer.pending(self._cursor)
+        return self._is_stopping and not self._legs and not self._has_work
 
     @property
     def is_hopeless(self) -> bool:
@@ -94,7 +74,14 @@ class Chain:
     def may_expire(self) -> bool:
         """Gladia has had all audio and every chance to send its finals."""
         leg = self.current
-        return leg is None or (leg.is_recovered and not leg.uplink.has_unsent)
+        if leg is None:
+            return not self._has_work
+        return leg.is_recovered and not leg.uplink.has_unsent
+
+    @property
+    def _has_work(self) -> bool:
+        """Something would be sent, if there were a leg."""
+        return bool(self._again) or self._buffer.pending(self._cursor)
 
     def leg(self, number: int) -> Leg | None:
         return self._legs.get(number)
@@ -132,20 +119,24 @@ class Chain:
         if self.current is not None:
             self.current.give_up(reason)
 
-    def abort(self) -> None:
+    def abort(self, now: float) -> None:
         self._is_stopping = self._is_aborted = True
         for leg in self._legs.values():
-            leg.abort()
+            leg.abort(now)
         self.current = None
         self._cursor = self._buffer.end_seq
+        self._lose(self._book.unsaid(self._again), now)
+        self._again = []
 
     def release(self, leg: Leg) -> None:
         """Forgets audio that was acknowledged and understood."""
-        if leg is not self.current:
-            return
         acknowledged = leg.uplink.ledger.acknowledged_position
-        if acknowledged is not None:
-            self._buffer.release(self._hearing.keep_from(acknowledged), leg.uplink.safe_seq)
+        if leg is self.current and acknowledged is not None:
+            wanted = (self._wanted_from(other) for other in self._legs.values())
+            starts = [start for start in wanted if start is not None]
+            keep_from = min([acknowledged - self._reserve, *starts]) - self._margin
+            self._book.forget(keep_from)
+            self._buffer.release(keep_from, leg.uplink.safe_seq)
             leg.uplink.ledger.forget(self._buffer.first_seq)
 
     def deadlines(self) -> Iterator[float | None]:
@@ -176,7 +167,7 @@ class Chain:
             if leg is not self.current:
                 self._bury(leg, now)
         is_free = self.current is None and self.replacements.blocked_until is None
-        if is_free and self._buffer.pending(self._cursor):
+        if is_free and self._has_work:
             self._open(now)
 
     def _open(self, now: float) -> None:
@@ -191,11 +182,11 @@ class Chain:
             meter=self._meter,
             outbox=self._outbox,
             may_replace=self.replacements.may,
-            wants_result=self._wants_result,
+            is_missing_from=self._book.is_missing_from,
         )
+        if self._again:
+            leg.uplink.repeat(self._chunks_again(now))
         self._legs[leg.number] = self.current = leg
-        first = self._buffer.get(max(self._cursor, self._buffer.first_seq))
-        self._hearing.restart(self._intake.end_position if first is None else first.position)
         self.begun_at = now
         leg.begin()
         if self._is_stopping:
@@ -219,16 +210,17 @@ class Chain:
             if is_over or self._is_worn(leg, now):
                 self._set_aside(leg)
                 leg.finish(now)
-        elif is_over and self._hearing.is_quiet and leg.uplink.is_caught_up:
+        elif is_over and self._is_quiet and leg.uplink.is_caught_up:
             self._set_aside(leg)
+            self._settle(leg, now)
             leg.abandon(now)
 
     def _is_worn(self, leg: Leg, now: float) -> bool:
-        """Old, or holding back finals that only its stored result can tell."""
+        """Old, or owing text that its stored result, or another session, may have."""
         age = 0.0 if leg.created_at is None else now - leg.created_at
-        if age >= self._limits.rotate_after_s and self._hearing.is_quiet:
+        if age >= self._limits.rotate_after_s and self._is_quiet:
             return True
-        return self._hearing.may_miss_finals and now >= self._overdue_at()
+        return bool(leg.uplink.owed.at_risk) and now >= self._overdue_at()
 
     def _idle_due(self) -> float | None:
         """When a pause has consequences; past troubles end it themselves when they are over."""
@@ -236,15 +228,31 @@ class Chain:
         if self._paused_at is None or leg is None or self._is_stopping:
             return None
         if not (leg.is_recovered and leg.uplink.is_caught_up):
-            is_stuck = self._hearing.is_quiet and leg.uplink.is_caught_up
+            is_stuck = self._is_quiet and leg.uplink.is_caught_up
             return self._paused_at + self._limits.idle_close_s if is_stuck else None
-        if self._hearing.may_miss_finals:
+        if leg.uplink.owed.at_risk:
             return self._overdue_at()
         return self._paused_at + self._limits.idle_close_s
 
     def _overdue_at(self) -> float:
         assert self._paused_at is not None
         return self._paused_at + self._limits.final_grace_s
+
+    @property
+    def _is_quiet(self) -> bool:
+        """No utterance waits for its final."""
+        return self._book.unfinished_start() is None
+
+    def _wanted_from(self, leg: Leg) -> int | None:
+        """Where the audio begins that the next leg has to hear, if this one is lost."""
+        wanted, unfinished = leg.uplink.wanted_from, self._book.unfinished_start()
+        if leg.is_abandoned or wanted is None:
+            return None
+        return wanted if unfinished is None else min(wanted, unfinished)
+
+    def _shortly_before(self, position: int) -> int:
+        """Where to begin, to hear what begins here: not within what is final already."""
+        return max(position - self._margin, self._book.final_end_before(position))
 
     def _set_aside(self, leg: Leg) -> None:
         self._cursor = leg.uplink.safe_seq
@@ -253,12 +261,13 @@ class Chain:
     def _replace(self, leg: Leg, now: float) -> None:
         """The session is lost: the next one hears again what was not understood."""
         self._cursor = leg.uplink.safe_seq
-        acknowledged = leg.uplink.ledger.acknowledged_position
-        if acknowledged is not None:
-            start = self._hearing.replay_from(acknowledged)
+        acknowledged, wanted = leg.uplink.ledger.acknowledged_position, self._wanted_from(leg)
+        start = 0
+        if acknowledged is not None and wanted is not None:
+            start = self._shortly_before(wanted)
             first = self._intake.wanted_again(start, acknowledged, now)
             self._cursor = min(self._cursor, first)
-        self._book.hand_over(leg.number, self._count + 1)
+        self._book.hand_over(leg.number, self._count + 1, start)
         self.current = None
         leg.abandon(now)
         self._outbox.events.append(PeerFault("session_replaced", leg.over_reason))
@@ -269,32 +278,48 @@ class Chain:
 
     def _bury(self, leg: Leg, now: float) -> None:
         if leg.state is State.OVER:
+            self._settle(leg, now)
             leg.abandon(now)
         if leg.state is State.ENDED:
-            self._repeat(leg, now)
+            if not leg.is_abandoned:
+                self._settle(leg, now)
             self._book.close_leg(leg.number)
             del self._legs[leg.number]
 
-    def _repeat(self, leg: Leg, now: float) -> None:
-        """An utterance that even the stored result lacks is heard again, if its audio is here."""
-        start = self._hearing.repeat_from(leg.number)
-        if start is None or self.current is not None or not self.replacements.may(now):
+    def _settle(self, leg: Leg, now: float) -> None:
+        """What even the stored result does not speak of is heard again, or lost."""
+        unsaid = self._book.unsaid(leg.uplink.unsaid())
+        if self.current is not None:
+            self.current.uplink.owed.at_risk += unsaid  # it is heard again after that one
             return
-        first = self._buffer.seq_at(start)
-        oldest = self._buffer.get(first)
-        is_here = oldest is not None and oldest.position <= start + self._margin
-        if is_here and first < self._cursor and not self._is_aborted:
-            self._cursor = first
-            self._book.hand_over(leg.number, self._count + 1)
-            self.replacements.note(now)
+        heard_to = leg.uplink.ledger.acknowledged_position or 0
+        unfinished = self._book.worth_repeating(leg.number, heard_to)
+        again = [span for span in [*unsaid, *unfinished] if self._is_here(span[0])]
+        if again and not self._is_aborted and self._repeats.may(now):
+            self._again += again
+            self._book.repeat(leg.number, self._count + 1)
+            self._repeats.use(now)
+        self._lose((span for span in unsaid if span not in self._again), now)
+
+    def _is_here(self, position: int) -> bool:
+        seq = self._buffer.seq_at(position)
+        chunk = self._buffer.get(seq)
+        return chunk is not None and (chunk.position <= position or seq > self._buffer.first_seq)
+
+    def _chunks_again(self, now: float) -> range:
+        """The audio of `_again`, as far as it is here; what is not, is lost."""
+        start = self._shortly_before(min(start for start, _ in self._again))
+        end = max(end for _, end in self._again) + self._margin
+        self._again = []
+        first = self._intake.wanted_again(start, end, now)
+        return range(first, min(self._buffer.seq_at(end) + 1, self._cursor))
+
+    def _lose(self, spans: Iterable[Span], now: float) -> None:
+        for span in spans:
+            self._intake.losses.add(*span, "provider_lost", now)
 
     def _rotation_due(self) -> float | None:
         leg = self.current
         if leg is None or leg.created_at is None or not leg.is_open or self._is_stopping:
             return None
         return leg.created_at + self._limits.rotate_at_latest_s
-
-    def _wants_result(self, leg: int) -> bool:
-        is_current = self.current is not None and self.current.number == leg
-        has_gaps = is_current and self._hearing.has_uncovered_speech
-        return has_gaps or self._book.is_missing_from(leg)

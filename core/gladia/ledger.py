@@ -85,6 +85,11 @@ class Ledger:
         """Where the acknowledged audio ends on the time line; None before any was."""
         return self.timeline.end_position(self.acked) if self.acked else None
 
+    @property
+    def sent_position(self) -> int | None:
+        """Where the audio ends that the server may hold; None before any was sent."""
+        return self.timeline.end_position(self.timeline.total)
+
     def oldest_unsettled(self, next_seq: int) -> int:
         """The first chunk that may have to be sent again, or for the first time."""
         unsettled = [*self._unacked, *self.in_flight]
@@ -96,9 +101,9 @@ class Ledger:
         position = None if chunk.is_silence else chunk.position
         self._put(Sent(chunk.seq, position, self.timeline.total, chunk.samples, now))
 
-    def sent_probe(self, now: float) -> None:
-        """Zeros of no chunk were put on the wire, for the sake of their acknowledgement."""
-        self._put(Sent(_NO_CHUNK, None, self.timeline.total, PROBE_SAMPLES, now))
+    def sent_zeros(self, count: int, now: float) -> None:
+        """Zeros of no chunk were put on the wire."""
+        self._put(Sent(_NO_CHUNK, None, self.timeline.total, count, now))
 
     def _put(self, sent: Sent) -> None:
         self.in_flight.append(sent)

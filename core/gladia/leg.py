@@ -27,12 +27,15 @@ from core.gladia.messages import (
     STOP_RECORDING,
     AudioAck,
     HeardUtterance,
+    Notice,
+    ServerMessage,
     SessionCreated,
     decode_result,
 )
 from core.gladia.meter import Meter
 from core.gladia.outbox import Outbox
-from core.gladia.refusals import AfterClose, Refusal, after_close, after_post, has_ended
+from core.gladia.placing import Source
+from core.gladia.refusals import Refusal, after_close, after_post, has_ended
 from core.gladia.replay import ReplayBuffer
 from core.gladia.resume import ResumePolicy
 from core.gladia.uplink import Uplink
@@ -65,7 +68,7 @@ class Leg:
         meter: Meter,
         outbox: Outbox,
         may_replace: Callable[[float], bool],
-        wants_result: Callable[[int], bool],
+        is_missing_from: Callable[[int], bool],
     ) -> None:
         self.number = number
         self.state = State.QUEUED
@@ -80,16 +83,22 @@ class Leg:
         self._chance = chance
         self._outbox = outbox
         self._may_replace = may_replace
-        self._wants_result = wants_result
+        self._is_missing_from = is_missing_from
         self._resume = ResumePolicy(limits, chance)
         self._intent = Intent.RUN
         self._url = ""
         self._may_live_on = False
         self._stop_sent = False
-        self._had_drop = False
+        self._is_stop_answered = False
         self._refusals = 0
         self._fetches = 0
         self._wake_at: float | None = None
+
+    @property
+    def source(self) -> Source:
+        """Who speaks when this leg says something."""
+        owed, timeline = self.uplink.owed, self.uplink.ledger.timeline
+        return Source(self.number, owed.interruptions, owed.hears_from, timeline)
 
     @property
     def is_open(self) -> bool:
@@ -139,21 +148,19 @@ class Leg:
         """The socket is gone, or never opened."""
         self.connection = None
         failed_probe = self.state is State.PROBING and self.uplink.is_waiting
-        in_good_order = self.state is State.STOPPING and closed.code == 1000  # noqa: PLR2004 - RFC 6455
+        in_good_order = self._is_stop_answered and closed.code == 1000  # noqa: PLR2004 - RFC 6455
         if in_good_order:
             self.uplink.ended_in_good_order()
         if self._intent is Intent.ORPHAN:
             self._end()
             return
-        action = after_close(closed)
-        self._had_drop = self._had_drop or (closed.opened and not in_good_order)
         was_acknowledged = self.uplink.ledger.is_settled
-        self.uplink.ledger.connection_lost()
-        is_gone = action in {AfterClose.ENDED, AfterClose.NEW_SESSION}
-        if in_good_order or (is_gone and self._stop_sent and was_acknowledged):
+        self.uplink.disconnected(now)
+        if in_good_order:
             self._closed(now)
             return
         window_s = self._limits.stop_timeout_s if self._stop_sent else self._limits.resume_window_s
+        action = after_close(closed)
         verdict = self._resume.dropped(action, now, window_s=window_s, failed_probe=failed_probe)
         if isinstance(verdict, str):
             self._may_live_on = self._may_live_on and not has_ended(closed)
@@ -183,10 +190,11 @@ class Leg:
         self.uplink.acknowledged(ack, now)
         self.pump(now)
 
-    def heard(self, now: float) -> None:
+    def heard(self, message: ServerMessage, now: float) -> None:
         """Any message arrived: a server that talks is not waited out while it stops."""
         if self.state is State.STOPPING:
             self._wake_at = now + self._limits.stop_timeout_s
+            self._is_stop_answered |= isinstance(message, Notice) and message.is_about_the_end
 
     def result_fetched(self, outcome: HttpOutcome, now: float) -> tuple[HeardUtterance, ...]:
         """Utterances of the stored result; empty until, and unless, there are any."""
@@ -245,19 +253,18 @@ class Leg:
         if self.state not in _WITHOUT_SESSION | _PAST:
             self._lost(reason)
 
-    def abort(self) -> None:
+    def abort(self, now: float) -> None:
         """Ends at once; says stop_recording if that is possible."""
         if self.state in _SENDING and self.connection is not None:
             self._say(SendText(self.connection, STOP_RECORDING))
+        self.uplink.disconnected(now)
         self._end()
 
     def deadline(self) -> float | None:
         if self.state in _SENDING:
             if not self.uplink.is_waiting:
                 return self.uplink.last_sent_at + self._limits.keepalive_s
-            nudge_due = self.uplink.nudge_due()
-            due = self.uplink.ack_due()
-            return due if nudge_due is None else min(due, nudge_due)
+            return self.uplink.due()
         return self._wake_at
 
     def handle_deadline(self, now: float) -> None:
@@ -282,7 +289,7 @@ class Leg:
 
     def _go(self, event: Input) -> None:
         self.state = after(self.state, event)
-        self._wake_at = None
+        self._wake_at, self._is_stop_answered = None, False
 
     def _say(self, command: Command) -> None:
         self._outbox.commands.append(command)
@@ -355,6 +362,7 @@ class Leg:
             self._say(Disconnect(self.connection))
         if self.state is State.STOPPING and self.uplink.ledger.is_settled:
             self.connection = None
+            self.uplink.disconnected(now)
             self._closed(now)
             return
         self.connection_lost(Closed(code=1006, reason=reason), now)
@@ -365,7 +373,7 @@ class Leg:
 
     def _closed(self, now: float) -> None:
         """The server is done with this session; is everything here?"""
-        is_complete = not self._had_drop and not self._wants_result(self.number)
+        is_complete = self.uplink.owed.is_settled and not self._is_missing_from(self.number)
         if self._intent is Intent.ORPHAN or is_complete:
             self._end()
             return

@@ -22,7 +22,7 @@ class Limits:
     reserve_s: float = 2.0
     """Acknowledged audio that is kept in any case, for a server that lost it again."""
     unheard_s: float = 15.0
-    """Acknowledged audio that is kept while no message has covered it yet."""
+    """After this long without a word about it, acknowledged audio counts as silence."""
     replay_margin_s: float = 0.5
     """Audio before an unfinished utterance that is replayed with it."""
     buffer_s: float = 30.0
@@ -38,6 +38,8 @@ class Limits:
     new_sessions: int = 2
     """Sessions that may be opened as replacements within `new_sessions_per_s`."""
     new_sessions_per_s: float = 300.0
+    repeats: int = 4
+    """Sessions within `new_sessions_per_s` that may be opened to hear again what another forgot."""
     degraded_retry_s: float = 60.0
     """Between attempts once Gladia refuses us or replacements are used up."""
     rotate_after_s: float = 9_600.0

@@ -8,7 +8,7 @@ Theory of operation
 Audio goes into a bounded buffer first, whatever the state of the network (`replay.py`). A leg, one
 Gladia session, is opened when there is audio and none is open; it sends from the buffer at the pace
 of acknowledgements (`leg.py`, `legs.py`). The buffer keeps what was sent until Gladia has made
-text of it (`hearing.py`).
+text of it (`owed.py`).
 
 A leg that cannot go on is given up: the next one hears the audio from the oldest unfinished
 utterance on, and what it says comes out under the ids that are already shown (`utterances.py`).
@@ -23,14 +23,16 @@ and does not stop the current one.
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
+from core.audio import SAMPLE_RATE
 from core.gladia.chain import Chain
 from core.gladia.commands import Closed, Command, HttpOutcome, ReleaseSlot
 from core.gladia.events import (
     Event,
     PeerFault,
+    SpeechEnded,
+    SpeechStarted,
     StateChanged,
 )
-from core.gladia.hearing import Hearing
 from core.gladia.intake import Intake
 from core.gladia.leg import Leg
 from core.gladia.legs import State as LegState
@@ -41,6 +43,7 @@ from core.gladia.options import GladiaOptions
 from core.gladia.outbox import Outbox
 from core.gladia.outlook import LOST, UNSTABLE, outlook
 from core.gladia.replay import Spill
+from core.gladia.utterances import UtteranceBook
 
 
 class LiveSession:
@@ -73,15 +76,14 @@ class LiveSession:
         self._outbox = Outbox()
         emit = self._outbox.events.append
         self._intake = Intake(limits, spill, emit, lambda: self._chain.safe_seq())
-        self._hearing = Hearing(utterance_prefix, options, limits, emit)
-        self._book = self._hearing.book
+        self._book = UtteranceBook(utterance_prefix, options, limits.final_grace_s, emit)
         self._meter = Meter(limits.usage_s, emit)
         self._chain = Chain(
             request=(options.request_body(metadata or {}), options.query()),
             limits=limits,
             chance=chance,
             intake=self._intake,
-            hearing=self._hearing,
+            book=self._book,
             meter=self._meter,
             outbox=self._outbox,
         )
@@ -140,8 +142,7 @@ class LiveSession:
         self._intake.flush(now)
         self._stopping = True
         self._intake.give_up(self._chain.safe_seq(), now)
-        self._chain.abort()
-        self._book.finish()
+        self._chain.abort(now)
         self._advance(now)
 
     # What the shell reports.
@@ -169,15 +170,14 @@ class LiveSession:
             if closed.code != 1000:  # noqa: PLR2004 - RFC 6455
                 detail = f"{closed.code or closed.status}: {closed.reason}"
                 self._outbox.events.append(PeerFault(kind, detail))
-            if leg is self._chain.current:
-                self._hearing.connection_lost()
             leg.connection_lost(closed, now)
             self._advance(now)
 
     def result_fetched(self, leg: int, outcome: HttpOutcome, now: float) -> None:
         if (asker := self._chain.leg(leg)) is not None:
-            utterances = asker.result_fetched(outcome, now)
-            self._book.result(leg, asker.uplink.ledger.timeline, utterances)
+            owed, utterances = asker.uplink.owed, asker.result_fetched(outcome, now)
+            for span in self._book.result(asker.source, utterances, owed.awaits):
+                owed.told(*span, is_final=True)
             self._advance(now)
 
     def receive_message(self, connection: int, text: str, now: float) -> None:
@@ -185,16 +185,16 @@ class LiveSession:
         leg = self._chain.leg_of(connection)
         if leg is None:
             return
-        leg.heard(now)
-        match decode(text):
+        message = decode(text)
+        leg.heard(message, now)
+        match message:
             case AudioAck() as ack:
                 leg.acknowledged(ack, now)
                 self._chain.release(leg)
             case Transcript() as transcript:
                 self._transcript(leg, transcript, now)
             case SpeechEdge() as edge:
-                if leg is self._chain.current:
-                    self._hearing.speech(leg.uplink.ledger.timeline, edge)
+                self._speech(leg, edge)
             case Translation() as translation:
                 self._book.translation(leg.number, translation)
             case Notice():
@@ -236,12 +236,25 @@ class LiveSession:
         return taken
 
     def _transcript(self, leg: Leg, transcript: Transcript, now: float) -> None:
-        timeline = leg.uplink.ledger.timeline
         if leg.is_abandoned:
-            self._book.late_transcript(leg.number, timeline, transcript)
+            self._book.late_transcript(leg.source, transcript)
             return
-        source = leg.connection or 0
-        self._hearing.transcript(leg.number, source, timeline, transcript, now)
+        span = self._book.transcript(leg.source, transcript, now)
+        if span is not None:
+            leg.uplink.owed.told(*span, is_final=transcript.is_final)
+
+    def _speech(self, leg: Leg, edge: SpeechEdge) -> None:
+        timeline, at = leg.uplink.ledger.timeline, round(edge.time_s * SAMPLE_RATE)
+        position = timeline.start_position(at) if edge.is_start else timeline.end_position(at)
+        if position is None:
+            return
+        if edge.is_start:
+            leg.uplink.owed.speech_started(position)
+        else:
+            leg.uplink.owed.speech_ended(position)
+        if leg is self._chain.current:
+            event = SpeechStarted(position) if edge.is_start else SpeechEnded(position)
+            self._outbox.events.append(event)
 
     # State.
 

@@ -87,9 +87,14 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A message that needs no decision: lifecycle, stop acknowledgement, post-processing."""
+    """A message that brings nothing: lifecycle, stop acknowledgement, post-processing."""
 
     type: str
+
+    @property
+    def is_about_the_end(self) -> bool:
+        """The server heard stop_recording, and knows that no more audio comes."""
+        return self.type in {"stop_recording", "end_recording", "end_session"}
 
 
 ServerMessage: TypeAlias = AudioAck | SpeechEdge | Transcript | Translation | Notice | PeerFault

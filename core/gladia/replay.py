@@ -8,7 +8,10 @@ oldest, and `append` returns that.
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.audio import samples_in
+from core.audio import SAMPLE_BYTES, peak, samples_in
+
+_INAUDIBLE = 100
+"""Amplitude, -50 dBFS: a whisper is louder."""
 
 
 class Spill(Protocol):
@@ -89,6 +92,20 @@ class ReplayBuffer:
             if self._chunks[seq].end_position > position:
                 return seq
         return self.end_seq
+
+    def is_audible(self, start: int, end: int) -> bool:
+        """Whether there was any sound, as far as it can be heard here."""
+        first = self.get(self.seq_at(start))
+        if first is None or (first.position > start and first.seq == self.first_seq):
+            return True
+        for seq in range(first.seq, min(self.seq_at(end - 1) + 1, self.end_seq)):
+            chunk = self._chunks[seq]
+            pcm, begin = self.pcm(chunk), max(start - chunk.position, 0)
+            if pcm is None:
+                return True
+            if peak(pcm[begin * SAMPLE_BYTES : (end - chunk.position) * SAMPLE_BYTES]) > _INAUDIBLE:
+                return True
+        return False
 
     def pending(self, from_seq: int) -> bool:
         """Whether there is anything from this chunk on."""

@@ -97,7 +97,7 @@ def dropped(sent: int, acked: int) -> Ledger:
     if acked:
         ledger.acknowledge(AudioAck(True, 0, acked * CHUNK))
     ledger.connection_lost()
-    ledger.sent_probe(1.0)
+    ledger.sent_zeros(PROBE_SAMPLES, 1.0)
     return ledger
 
 
@@ -124,7 +124,7 @@ def test_resume_point(name: str) -> None:
 def test_probes_of_lost_connections_are_told_from_audio() -> None:
     ledger = dropped(sent=8, acked=5)
     ledger.connection_lost()
-    ledger.sent_probe(2.0)
+    ledger.sent_zeros(PROBE_SAMPLES, 2.0)
     start = 6 * CHUNK + PROBE_SAMPLES
     point = ledger.resume_point(AudioAck(True, start, start + PROBE_SAMPLES))
     assert point == ResumePoint(6 * CHUNK, start, is_certain=True)
@@ -200,6 +200,17 @@ def test_the_buffer_pushes_out_the_oldest_and_says_so() -> None:
     assert buffer.seq_at(250) == 2
     assert buffer.seq_at(999) == buffer.end_seq == 4
     assert buffer.get(0) is None
+
+
+def test_the_buffer_knows_silence_from_sound_that_it_has() -> None:
+    buffer = ReplayBuffer(cap_samples=1000)
+    quiet, loud = bytes(200), b"\x00\x10" * 100
+    for position, pcm in ((100, quiet), (200, loud), (300, quiet), (900, quiet)):
+        buffer.append(position, pcm)
+    spans = [(100, 200), (150, 210), (300, 950), (50, 120), (950, 2000)]
+    assert [buffer.is_audible(*span) for span in spans] == [False, True, False, True, False]
+    buffer.release(before_position=300, before_seq=2)
+    assert buffer.is_audible(150, 350)
 
 
 def test_frames_are_gathered_into_chunks_and_long_ones_are_cut() -> None:
