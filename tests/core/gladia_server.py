@@ -1,9 +1,9 @@
 """A pure model of Gladia's live API, with every unknown of the protocol as a switch.
 
-Test audio is a watermark: each block of 160 samples (10 ms) holds its own number, positive where
-somebody speaks and negative where the microphone hears nothing; zeros are zeros that the client
-made up. Thirty voiced blocks are a word whose text is its number, so a transcript tells which
-samples arrived, how often, and in which order.
+Test audio is a watermark: each block of 160 samples (10 ms) holds its own number, in the last
+digits of samples that are loud where somebody speaks and quiet where the microphone hears nothing;
+zeros are zeros that the client made up. Thirty voiced blocks are a word whose text is its number,
+so a transcript tells which samples arrived, how often, and in which order.
 """
 
 import heapq
@@ -11,7 +11,7 @@ import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from typing import Any, Literal
 
@@ -29,16 +29,35 @@ _DROPOUT = 10 // 2
 """A hole this short does not end a word."""
 
 
-def pcm(first_block: int, blocks: int, *, voiced: bool = True) -> bytes:
-    """Source audio of the blocks from `first_block` on. Block numbers start at 1."""
-    return b"".join(
-        _block(number if voiced else -number) for number in range(first_block, first_block + blocks)
-    )
+_SPEECH = 1000
+"""Amplitude; noise and silence stay below."""
+
+
+def pcm(first_block: int, blocks: int, *, voiced: bool = True, noise: int = 0) -> bytes:
+    """Source audio of the blocks from `first_block` on. Block numbers are 1 to 65535."""
+    level = _SPEECH if voiced else noise
+    return b"".join(_block(number, level) for number in range(first_block, first_block + blocks))
 
 
 @cache
-def _block(number: int) -> bytes:
-    return number.to_bytes(2, "little", signed=True) * BLOCK
+def _block(number: int, level: int) -> bytes:
+    """The number is in the first samples of each unit, four bits in each."""
+    unit = array("h", [level + (number >> shift & 15) for shift in (0, 4, 8, 12)])
+    unit.extend([level] * (UNIT - len(unit)))
+    return unit.tobytes() * _UNITS_PER_BLOCK
+
+
+@lru_cache(maxsize=1 << 14)
+def _units(audio: bytes) -> list[int]:
+    """The block's number for each unit, negative where nobody speaks, 0 for the client's zeros."""
+    values = array("h", audio)
+    assert len(values) % UNIT == 0
+    digits = zip(*(values[shift::UNIT] for shift in range(4)), strict=True)
+    return [
+        (1 if four[0] >= _SPEECH else -1)
+        * sum(digit % 100 << shift for digit, shift in zip(four, (0, 4, 8, 12), strict=True))
+        for four in digits
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +70,12 @@ class Policy:
     inclusive_end: bool = False
     acks: Literal["single", "merged", "doubled"] = "single"
     acks_empty: bool = False
+    open_utterance: Literal["kept", "finalised", "lost"] = "kept"
+    """What a drop does to the utterance that is being spoken."""
+    ids_restart: bool = False
+    """Utterances are counted by connection."""
     resumed_finals: bool = False
-    """Finals made while nobody was connected are delivered after the resume."""
+    """What was on its way when the connection was lost is delivered after the resume."""
     ack_delay_s: float = 0.05
     final_delay_s: float = 0.4
 
@@ -74,6 +97,9 @@ class Session:
     results: list[dict[str, Any]] = field(default_factory=list)
     is_stopping: bool = False
     is_ended: bool = False
+    is_forgotten: bool = False
+    """The server was restarted: it never heard of this session."""
+    undelivered: list[str] = field(default_factory=list)
 
 
 class GladiaServer:
@@ -100,26 +126,48 @@ class GladiaServer:
         self._connections[connection] = session
         self._unacked[connection] = []
         session.connection_start = len(session.units)
+        for message in session.undelivered:
+            self.at(now, connection, message)
+        session.undelivered = []
         if session.is_ended:
             self.at(now, connection, "close 4403")
 
-    def drop(self, connection: int) -> None:
+    def drop(self, connection: int, now: float) -> None:
         """The socket is gone, whoever closed it."""
         session = self._connections.pop(connection, None)
+        if session is not None and not session.is_ended:
+            self._cross_drop(session, connection, now)
+            if self.policy.resumed_finals:
+                waiting = sorted(item for item in self._agenda if item[2] == connection)
+                session.undelivered = [what for *_, what in waiting if '"data"' in what]
         self._agenda = [item for item in self._agenda if item[2] != connection]
         heapq.heapify(self._agenda)
-        if session is not None and not session.is_ended and not self.policy.keeps_unacked:
+
+    def _cross_drop(self, session: Session, connection: int, now: float) -> None:
+        if not self.policy.keeps_unacked:
             del session.units[session.acked :]
             session.spoken_to = min(session.spoken_to, len(session.units))
+        if session.opened_at is not None and session.opened_at >= len(session.units):
             session.opened_at = None
+        if session.opened_at is not None and self.policy.open_utterance == "finalised":
+            # Up to the last whole word: nobody can know a word by its beginning.
+            end = _last_word(session.units)
+            if end > session.opened_at:
+                self._conclude(session, connection, now, session.opened_at, end)
+        elif self.policy.open_utterance == "lost":
+            session.spoken_to, session.opened_at = len(session.units), None
+        if self.policy.ids_restart:
+            session.utterances = 0
+
+    def forget(self) -> None:
+        """The server is restarted, and nothing is left of its sessions."""
+        for session in self.sessions.values():
+            session.is_ended = session.is_forgotten = True
 
     def binary(self, connection: int, audio: bytes, now: float) -> None:
         session = self._connections[connection]
         start = len(session.units)
-        values = array("h")
-        values.frombytes(audio)
-        assert len(values) % UNIT == 0
-        session.units.extend(values[::UNIT])
+        session.units.extend(_units(audio))
         unacked_s = (len(session.units) - session.acked) / _UNITS_PER_S
         self.most_unacked_s = max(self.most_unacked_s, unacked_s)
         unacked = self._unacked[connection]
@@ -142,8 +190,11 @@ class GladiaServer:
             self._unacked[connection].append((end, end))
             self.at(now + self.policy.ack_delay_s, connection, "ack")
 
-    def result(self, session_id: str) -> str:
+    def result(self, session_id: str) -> str | None:
+        """None: it knows no such session."""
         session = self.sessions[session_id]
+        if session.is_forgotten:
+            return None
         if not session.is_ended:
             return json.dumps({"id": session_id, "status": "processing"})
         body = {"transcription": {"utterances": session.results}}
@@ -201,7 +252,8 @@ class GladiaServer:
     ) -> None:
         """Finds speech, shows partials, ends utterances on the audio's own time."""
         silent = 0
-        for index in range(session.spoken_to, len(session.units)):
+        first = session.spoken_to if session.opened_at is None else session.opened_at
+        for index in range(first, len(session.units)):
             if session.units[index] > 0:
                 silent = 0
                 if session.opened_at is None:
@@ -271,10 +323,24 @@ def _words(units: list[int], start: int, end: int) -> Iterator[tuple[int, int, i
     number, first, last = -1, start, start
     for index in range(start, end + 1):
         unit = units[index] if index < end else -1
-        here = (unit - 1) // WORD_BLOCKS if unit > 0 else -1
+        here = _word(unit)
         if here == number and here >= 0:
             last = index + 1
         elif here >= 0 or index == end or index - last >= _DROPOUT:
             if number >= 0 and last - first > WORD_BLOCKS * _UNITS_PER_BLOCK // 2:
                 yield number, first, last
             number, first, last = here, index, index + 1
+
+
+def _word(unit: int) -> int:
+    """The number of the word that a unit belongs to; -1 for none."""
+    return (unit - 1) // WORD_BLOCKS if unit > 0 else -1
+
+
+def _last_word(units: list[int]) -> int:
+    """Where the last word, which may go on, begins."""
+    begin = max(index for index, unit in enumerate(units) if unit > 0)
+    word = _word(units[begin])
+    while begin > 0 and (units[begin - 1] <= 0 or _word(units[begin - 1]) == word):
+        begin -= 1
+    return begin

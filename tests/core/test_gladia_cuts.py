@@ -12,17 +12,7 @@ from core.gladia.commands import (
 )
 from core.gladia.events import Interim, Usage
 from tests.core.gladia_server import Policy
-from tests.core.gladia_world import World
-
-
-def meeting(world: World) -> World:
-    """Five words, a pause, three words, a pause, the end."""
-    world.speak(5)
-    world.gate(1.5)
-    world.speak(3)
-    world.gate(0.9)
-    world.stop()
-    return world
+from tests.core.gladia_world import STEPS, World, meeting
 
 
 def cut_at(policy: Policy, step: int, code: int = 1006) -> World:
@@ -61,7 +51,6 @@ def test_continuous_audio_needs_no_gate() -> None:
     assert len(world.finals()) == 3
 
 
-STEPS = meeting(World()).steps
 SERVERS = {
     "documented": Policy(),
     "keeps what it did not acknowledge": Policy(keeps_unacked=True),
@@ -108,10 +97,25 @@ def test_every_combination_of_unknowns() -> None:
         cut_at(policy, 1 + index * 5 % STEPS).assert_intact(tolerance_blocks=1)
 
 
-@pytest.mark.parametrize("seed", range(120))
+ONCE_FAILED = (
+    *(2305, 2495),  # words were lost: taken for silence; shown, then told only in part
+    2331,  # words came twice: an utterance that a replacement forgot, and the stored result
+    *(4053, 5275, 5886, 6237, 6693),  # the same, by other ways
+    *(545, 613, 726, 1594, 2674, 2957),  # news of an old connection over the next one
+    *(182, 464, 997, 5724),  # a server that finalises or loses what was being spoken
+)
+
+
+@pytest.mark.parametrize("seed", [*range(100), *ONCE_FAILED])
 def test_random_meetings_with_random_faults(seed: int) -> None:
     """Any mix of speech, pauses, drops, refusals and readings of the protocol."""
-    random_meeting(random.Random(seed)).assert_intact(tolerance_blocks=12)
+    world = random_meeting(random.Random(seed))
+    world.assert_intact(tolerance_blocks=12, may_lose=forgetful(world))
+
+
+def forgetful(world: World) -> bool:
+    """What the server loses it may lose again in each repetition: then there is a gap."""
+    return world.server.policy.open_utterance == "lost" or world.result_status != 200
 
 
 def random_meeting(dice: random.Random) -> World:
@@ -125,6 +129,9 @@ def random_meeting(dice: random.Random) -> World:
         inclusive_end=dice.random() < 0.5,
         acks=dice.choice(["single", "merged", "doubled"]),
         acks_empty=dice.random() < 0.5,
+        open_utterance=dice.choice(["kept", "finalised", "lost"]),
+        ids_restart=dice.random() < 0.5,
+        resumed_finals=dice.random() < 0.5,
         ack_delay_s=dice.choice([0.02, 0.1, 0.3]),
         final_delay_s=dice.choice([0.1, 0.5, 1.5]),
     )
@@ -137,6 +144,8 @@ def random_meeting(dice: random.Random) -> World:
             misfortune(world, dice)
 
     world = World(policy, before_step=before)
+    world.result_status = dice.choice([200, 200, 200, 404])
+    world.noise = dice.choice([0, 300])
     for _ in range(dice.randint(3, 6)):
         world.speak(dice.randint(1, 12), frame_blocks=dice.choice([5, 10]))
         if dice.random() < 0.8:
@@ -151,6 +160,8 @@ def misfortune(world: World, dice: random.Random) -> None:
     kind = dice.random()
     if kind < 0.7:
         world.cut(dice.choice([1001, 1006, 1009, 1011, 1012, 1013, 4500]))
+    elif kind < 0.75:
+        world.forget(dice.choice([4403, 1006]))
     elif kind < 0.8:
         world.cut(dice.choice([4403, 4408, 1000, 4001]))
     elif kind < 0.9:

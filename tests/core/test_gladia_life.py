@@ -90,7 +90,7 @@ def test_a_half_open_connection_is_noticed_by_its_silence() -> None:
     world = World()
     world.speak(3)
     for connection in [*world.open]:
-        world.server.drop(connection)
+        world.server.drop(connection, world.now)
         world.open.discard(connection)
     world.speak(25)
     assert any(e.kind == "ack_timeout" for e in world.events if isinstance(e, PeerFault))
