@@ -22,7 +22,8 @@ class Limits:
     reserve_s: float = 2.0
     """Acknowledged audio that is kept in any case, for a server that lost it again."""
     unheard_s: float = 15.0
-    """After this long without a word about it, acknowledged audio counts as silence."""
+    """After this long, and this much more audio, without a word about it, acknowledged audio counts
+    as silence."""
     replay_margin_s: float = 0.5
     """Audio before an unfinished utterance that is replayed with it."""
     buffer_s: float = 30.0

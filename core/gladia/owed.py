@@ -27,11 +27,12 @@ class Owed:
         self.at_risk: list[Span] = []
         """What a lost connection may have taken along."""
         self._margin = samples(limits.replay_margin_s)
-        self._patience_s = limits.unheard_s
+        self._unheard_s = limits.unheard_s
+        self._unheard = samples(limits.unheard_s)
         self._marks: deque[tuple[float, int]] = deque()
         """(time, how much was acknowledged), about once a second."""
         self._old = position
-        """What was acknowledged before this, so long ago that silence means silence."""
+        """What came before this was acknowledged so long ago that silence means silence."""
         self._since = position
         self._is_speech = False
         self._unanswered: list[Span] = []
@@ -83,8 +84,12 @@ class Owed:
         """Audio up to this position arrived."""
         if not self._marks or now - self._marks[-1][0] >= 1:
             self._marks.append((now, position))
-        while self._marks and self._marks[0][0] <= now - self._patience_s:
-            self._old = max(self._old, self._marks.popleft()[1])
+        while self._marks:
+            at, old = self._marks[0]
+            if at > now - self._unheard_s or old > position - self._unheard:
+                return
+            self._marks.popleft()
+            self._old = max(self._old, old)
 
     def interrupt(self, position: int) -> None:
         """The connection was lost, after audio up to this position was sent over it."""

@@ -53,7 +53,9 @@ BEGINNINGS: dict[str, tuple[list[Step], float]] = {
     "an interim without an announcement": ([shows(3, 4)], 3),
     "an interim of the second cut": ([hears(3), shows(6, 7)], 3),
     "an end without a beginning": ([ends(4)], 0),
-    "long silence": ([waits(5, 1), waits(9, 16)], 5),
+    "long silence": ([waits(5, 1), waits(20, 16)], 5),
+    "a burst": ([waits(5, 1), waits(20, 15)], 0),
+    "a pause": ([waits(5, 1), waits(19, 90)], 0),
     "a drop": ([hears(3), drops(8)], 3),
     "a drop in silence": ([hears(3), ends(5), says(3, 5), drops(8)], 5),
     "what it heard is covered afterwards": ([hears(3), drops(8), resumes(8), says(3, 10)], 10),
@@ -62,7 +64,7 @@ BEGINNINGS: dict[str, tuple[list[Step], float]] = {
         3,
     ),
     "what is at risk does not grow old": (
-        [hears(3), waits(6, 1), drops(8), resumes(8), waits(9, 20), waits(9.9, 90)],
+        [hears(3), waits(6, 1), drops(8), resumes(8), waits(9, 20), waits(99, 90)],
         3,
     ),
 }
@@ -97,7 +99,7 @@ RISKS: dict[str, tuple[list[Step], list[tuple[float, float]]]] = {
         [hears(3), drops(5), resumes(5), hears(5), drops(8), resumes(8), says(5, 9)],
         [(3, 5)],
     ),
-    "old silence is silence": ([waits(5, 1), waits(9, 16), drops(10)], [(5, 10)]),
+    "old silence is silence": ([waits(5, 1), waits(20, 16), drops(21)], [(5, 21)]),
     "too short for a word": ([drops(0.09)], []),
 }
 
