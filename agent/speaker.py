@@ -98,10 +98,9 @@ class Speaker:
     def unwritten(self) -> Span | None:
         """From when to when there was voice of which there is no text yet."""
         spans = [
-            (channel.clock.utc(start), channel.clock.utc(end))
+            (channel.clock.utc(span[0]), channel.clock.utc(span[1]))
             for channel in self._channels
             if (span := channel.lane.unwritten) is not None
-            for start, end in [span]
         ]
         return (min(spans)[0], max(end for _, end in spans)) if spans else None
 
