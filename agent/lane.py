@@ -38,9 +38,6 @@ QUIET_PEAK: Final = 24
 """Largest sample that is too quiet to be asked about: Silero finds no speech in speech that was
 turned down to it (tests/agent/test_vad.py). Two passes over a frame instead of three inferences."""
 
-_VOICE: Final = 0.5
-"""Probability from which a window counts as voice."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ears:
@@ -99,7 +96,9 @@ class Lane:
         self._on_deaf = on_deaf
         self._vad = ears.make_vad()
         self._vad_is_stale = False
-        self._gate = Gate(GatePolicy.for_endpointing(ears.options.endpointing))
+        policy = GatePolicy.for_endpointing(ears.options.endpointing)
+        self._gate = Gate(policy)
+        self._voice_at = policy.open_at
         self._carry = _Carry()
         self._health = LaneHealth()
         self._unwritten = Unwritten()
@@ -181,7 +180,7 @@ class Lane:
             for start in range(0, len(samples), WINDOW_SAMPLES)
         ]
         commands = self._gate.feed(position, pcm, probabilities)
-        if self._gate.is_open and max(probabilities) >= _VOICE:
+        if self._gate.is_open and max(probabilities) >= self._voice_at:
             self._unwritten.voice(position, position + len(samples))
         return commands
 
