@@ -20,6 +20,8 @@ FIRST_AUDIO_S = 1.0
 SETTLED_WITHIN_S = 75.0
 _LOOK_EVERY_S = 0.5
 TRIES = 2
+"""When the whole machine stands still for half a second, as small ones do, WebRTC throws sound
+away. So what failed is played once more: what is wrong with us goes wrong again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,7 @@ async def play_all(
     database_url: str,
     slug: str,
 ) -> list[str]:
-    """Plays them, a few at a time, each in a room of its own; returns what went wrong.
-
-    When the whole machine stands still for half a second, as small ones do, WebRTC throws sound
-    away. So a scenario that failed is played once more: what is wrong with us goes wrong again.
-    """
+    """Plays them, a few at a time, each in a room of its own; returns what went wrong."""
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def in_turn(scenario: Scenario, room: str) -> list[str]:

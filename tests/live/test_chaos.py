@@ -8,13 +8,11 @@ import pytest
 from db.embedded import EmbeddedPostgres
 from dev import chaos
 from dev.arena import open_arena
+from tests.live.counting import TRIES
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 SEED = 4
-TRIES = 2
-"""When the whole machine stands still for half a second, as small ones do, WebRTC throws sound
-away. What is wrong with us goes wrong again."""
 DURATION_S = 130.0
 """Of faults; with start, calm and the look around it takes three minutes and a half."""
 
