@@ -28,6 +28,13 @@ def says(start_s: float, end_s: float) -> Step:
     return lambda owed: owed.told(samples(start_s), samples(end_s), is_final=True)
 
 
+def after(steps: list[Step]) -> Owed:
+    owed = Owed(0, Limits())
+    for step in steps:
+        step(owed)
+    return owed
+
+
 def drops(sent_s: float) -> Step:
     return lambda owed: owed.interrupt(samples(sent_s))
 
@@ -73,9 +80,7 @@ BEGINNINGS: dict[str, tuple[list[Step], float]] = {
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_where_another_session_would_begin(name: str) -> None:
     steps, begin_s = BEGINNINGS[name]
-    owed = Owed(0, Limits())
-    for step in steps:
-        step(owed)
+    owed = after(steps)
     assert owed.begins(samples(10)) == samples(begin_s)
 
 
@@ -107,9 +112,7 @@ RISKS: dict[str, tuple[list[Step], list[tuple[float, float]]]] = {
 @pytest.mark.parametrize("name", RISKS)
 def test_what_a_lost_connection_may_have_taken_along(name: str) -> None:
     steps, at_risk = RISKS[name]
-    owed = Owed(0, Limits())
-    for step in steps:
-        step(owed)
+    owed = after(steps)
     assert owed.at_risk == [(samples(start), samples(end)) for start, end in at_risk]
 
 
