@@ -119,6 +119,7 @@ class RoomJob:
                 yield self._wired(journal, relay, http)
                 relay.metrics(self._meter.take())
         finally:
+            self._mark.leave()
             journal.close()
 
     def _wired(self, journal: Journal, relay: RelaySender, http: aiohttp.ClientSession) -> LiveRoom:
@@ -188,8 +189,9 @@ class RoomJob:
         )
 
     def _missed(self, delivery: Delivery) -> Missed:
-        mark = self._mark.read()
-        attributes = self._ctx.room.local_participant.attributes
+        bot = self._ctx.room.local_participant
+        mark = self._mark.take(bot.identity, self._clock.started_at)
+        attributes = bot.attributes
         heard_until = latest(mark.until if mark else None, attributes.get(HEARD_ATTRIBUTE, ""))
 
         def since(joined_at: datetime) -> datetime | None:
@@ -256,8 +258,7 @@ class RoomJob:
     def _over(self, reason: str, relay: RelaySender) -> None:
         """The room is over for this bot: somebody else may have it from now on."""
         logger.info("room is over", extra={"reason": reason})
-        if reason in _NOBODY_IS_LEFT:
-            self._mark.forget()
+        self._mark.leave()
         relay.left(self._ctx.job.id)
         self._ctx.shutdown(reason)
 
@@ -283,7 +284,6 @@ def count_segment(meter: Meter, segment: Segment, now: datetime) -> None:
         meter.add("segments", label="interim")
 
 
-_NOBODY_IS_LEFT: Final = frozenset({"room_closed", "room_deleted"})
 JOB: Final = "roomscribe.job"
 BOOT: Final = "roomscribe.boot"
 

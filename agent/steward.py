@@ -2,16 +2,18 @@
 
 Every worker has a steward; the one whose database session holds the advisory lock looks at all
 rooms. The others only heal rooms whose job they saw die. While the database is away each looks at
-all rooms, slowly, and trusts what the room lists.
+all rooms, slowly, and trusts what the room lists, but for bots that died on its host.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Final, assert_never
 
+from agent.heard import Marks
 from agent.leases import TTL_S, Leases
 from agent.livekit_rooms import LiveKitRooms
 from core import steward as core
@@ -40,6 +42,7 @@ class Steward:
         rooms: LiveKitRooms,
         own: Leases,
         database: Callable[[], Database | None],
+        marks: Marks,
         count: Callable[[str], None],
     ) -> None:
         """Starts idle.
@@ -48,11 +51,13 @@ class Steward:
             rooms: the LiveKit server.
             own: this worker's leases.
             database: the database, or None as long as it was never reached.
+            marks: what the bots of this host left.
             count: counts an action by name.
         """
         self._rooms = rooms
         self._own = own
         self._database = database
+        self._marks = marks
         self._count = count
         self._core = core.Steward()
         self._woken = asyncio.Event()
@@ -138,6 +143,8 @@ class Steward:
         view = await self._rooms.view(room)
         if view is None:
             return
+        if not leases_known and (dead := self._marks.dead_bot(room)) is not None:
+            view = replace(view, dead=(dead,))
         commands = self._core.decide(view, monotonic(), _chance(), leases_known=leases_known)
         try:
             for command in commands:
@@ -151,6 +158,7 @@ class Steward:
         view = await self._rooms.view(claim.room)
         if view is None or not view.people:
             self._core.forget(claim.room)
+            self._marks.forget(claim.room)
             return
         ghost = f"agent-{claim.holder}"
         if ghost in view.bots:

@@ -22,6 +22,7 @@ from livekit.agents import AgentServer, JobExecutorType, JobRequest, WorkerPermi
 from agent import job
 from agent.bus_relay import RelayReceiver, listening
 from agent.gladia import open_sessions
+from agent.heard import Marks
 from agent.leases import WATCH_S, Grant, Leases
 from agent.livekit_rooms import TIMEOUT, LiveKitRooms
 from agent.metrics import Metrics, serving
@@ -73,6 +74,7 @@ class Worker:
             rooms=self.rooms,
             own=self.leases,
             database=lambda: self.store.database,
+            marks=Marks(settings.heard_dir),
             count=lambda action: self.metrics.add("steward_actions", label=action),
         )
         self.relay = RelayReceiver(

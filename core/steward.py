@@ -6,7 +6,8 @@ then looked at: bots of ours that are still listed are ghosts (their process is 
 has not noticed yet) and are removed, then a bot is dispatched. Whoever accepts the dispatch takes
 the lease first, so a lease is the sign that a dispatch was picked up; without one it is deleted
 and tried again later, each time a little later. Two dispatches for one room do no harm: only one
-lease exists. While the lease table cannot be read, a listed bot counts as alive.
+lease exists. While the lease table cannot be read, a listed bot counts as alive unless its process
+is known to be gone.
 
 Nothing here waits or asks: views of rooms in, commands out.
 """
@@ -36,6 +37,8 @@ class RoomView:
     """Participants who can be transcribed."""
     bots: tuple[str, ...]
     """Identities of the bots of ours that are listed, alive or not."""
+    dead: tuple[str, ...] = ()
+    """Bots whose process is known to be gone, listed or not; asked for where no lease can say."""
     asked: bool = True
     """False where the room's dispatches name only other agents."""
 
@@ -130,7 +133,8 @@ class Steward:
         attempt = self._attempt(view.name, now)
         if attempt.not_before > now:
             return ()
-        if view.people == 0 or not view.asked or (view.bots and not leases_known):
+        is_served = not leases_known and any(bot not in view.dead for bot in view.bots)
+        if view.people == 0 or not view.asked or is_served:
             attempt.not_before = now + LOOK_AGAIN_S
             return ()
         if not leases_known and not attempt.hesitated:

@@ -20,8 +20,8 @@ from typing import Final
 
 import aiohttp
 
-from agent.gladia.locks import DRAFT, lock, place_locked, private_directory
 from agent.gladia.socket import Socket
+from agent.locks import DRAFT, lock, place_locked, private_directory
 from core.gladia.commands import Closed
 from core.gladia.messages import STOP_RECORDING
 from core.gladia.refusals import AfterClose, after_close

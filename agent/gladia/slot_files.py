@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from agent.gladia.locks import lock, place_locked, private_directory
+from agent.locks import lock, place_locked, private_directory
 from core.slots import Demand, Ticket
 
 _TICKET: Final = "ticket"

@@ -1,5 +1,7 @@
 """The steward's decisions as scripts: what the server and the lease table say, what is done."""
 
+from dataclasses import replace
+
 from core.retry import Backoff
 from core.steward import (
     HESITATION_S,
@@ -120,6 +122,17 @@ def test_without_leases_a_listed_bot_counts_as_alive() -> None:
     one = steward()
     one.suspects({"r"}, (), 0.0, 0.5)
     assert one.decide(room(bots=("agent-1",)), 0.0, 0.5, leases_known=False) == ()
+
+
+def test_without_leases_a_bot_whose_process_is_gone_is_replaced() -> None:
+    one = steward()
+    one.died("r", 0.0, 0.5)
+    both = replace(room(bots=("agent-1", "agent-2")), dead=("agent-1",))
+    assert one.decide(both, 0.0, 0.5, leases_known=False) == (), "one of the two may be alive"
+    one.died("r", 5.0, 0.5)
+    view = replace(room(bots=("agent-1",)), dead=("agent-1",))
+    commands = one.decide(view, 30.0, 0.5, leases_known=False)
+    assert commands == (RemoveGhost("r", "agent-1"), Dispatch("r"))
 
 
 def test_without_leases_stewards_hesitate_each_differently() -> None:

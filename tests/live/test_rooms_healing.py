@@ -157,3 +157,22 @@ async def test_without_a_database_rooms_are_served_and_healed(
         await watch.client.agent_dispatch.create_dispatch(request)
         os.kill(job_pid(worker, slug), signal.SIGKILL)
         await watch.bot(other_than=first, within_s=45)
+
+
+async def test_without_a_database_a_dead_workers_rooms_go_to_another_one_of_its_host(
+    start_worker: StartProgram, livekit_server: LiveKitServer, slug: str
+) -> None:
+    """LiveKit lists the dead bot for half a minute, and no lease says that it is dead."""
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    first_worker = await start_worker(DATABASE_URL=nowhere)
+    token = room_token(livekit_server, slug, "maria")
+    async with watching(livekit_server, slug) as watch, open_robot(livekit_server.url, token):
+        first, _ = await watch.bot()
+        await until_stored(first_worker)
+        second_worker = await start_worker(DATABASE_URL=nowhere)
+        await asyncio.sleep(4)  # long enough to look at the room, and to leave it alone
+        assert watch.bots == (first,)
+        first_worker.signal(signal.SIGKILL)
+        _, took_s = await watch.bot(other_than=first, within_s=45)
+        print(f"bot back {took_s:.2f} s after kill -9 of its worker, no database")  # noqa: T201 - a figure
+        assert "dead bot is removed" in second_worker.output
