@@ -27,6 +27,7 @@ from core.gladia.commands import (
     Connect,
     CreateSession,
     Disconnect,
+    Disown,
     FetchResult,
     HttpOutcome,
     NoAnswer,
@@ -104,7 +105,9 @@ class LiveTranscription:
         """Of the leg that hears, or will."""
         self._heard_at = 0.0
         self._posting: set[int] = set()
+        self._posts: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[None]] = set()
+        """All but the posts."""
         self._finished = asyncio.Event()
         self._ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -145,7 +148,7 @@ class LiveTranscription:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 sweep = stop_left_behind(self._slots.open_sessions, self._account.http)
-                self._ask("gladia:left-behind", sweep)
+                self._ask("gladia:left-behind", sweep, self._requests)
                 self._pump()
                 try:
                     await self._finished.wait()
@@ -240,13 +243,15 @@ class LiveTranscription:
                 self._release(leg)
             case CreateSession(leg, body, query):
                 self._posting.add(leg)
-                self._ask(f"gladia:post:{leg}", self._create(leg, body, query))
+                self._ask(f"gladia:post:{leg}", self._create(leg, body, query), self._posts)
+            case Disown(url):
+                self._sockets.disown(url)
             case Connect(connection, url):
                 self._sockets.connect(connection, url, self._spawn)
             case Disconnect(connection):
                 self._sockets.disconnect(connection)
             case FetchResult(leg, session_id):
-                self._ask(f"gladia:get:{leg}", self._fetch(leg, session_id))
+                self._ask(f"gladia:get:{leg}", self._fetch(leg, session_id), self._requests)
             case _:
                 assert_never(command)
 
@@ -292,10 +297,12 @@ class LiveTranscription:
 
     # Requests.
 
-    def _ask(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _ask(
+        self, name: str, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]
+    ) -> None:
         task = self._spawn(name, work)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        group.add(task)
+        task.add_done_callback(group.discard)
 
     async def _create(self, leg: int, body: Mapping[str, Any], query: Mapping[str, str]) -> None:
         outcome = await self._request("POST", "/v2/live", json=body, params=query)
@@ -329,14 +336,21 @@ class LiveTranscription:
     # The end.
 
     async def _flush(self) -> None:
-        """Lets sockets say goodbye; cancels whoever still waits for something else."""
+        """Lets sockets say goodbye; cancels whoever still waits for something else.
+
+        A session that is being made has to be stopped, so its URL is waited for.
+        """
         for task in self._requests:
             task.cancel()
         try:
             async with asyncio.timeout(_FLUSH_S):
                 await self._sockets.flush()
+                if self._posts:
+                    await asyncio.wait(self._posts)
         except TimeoutError:
-            logger.warning("a Gladia socket did not close in time")
+            logger.warning("a Gladia connection did not end in time")
+            for task in self._posts:
+                task.cancel()
 
     def _clean_up(self) -> None:
         """Frees what is held; after a failure, tells the core what broke."""

@@ -59,6 +59,11 @@ class Sockets:
         task = spawn(f"gladia:socket:{connection}", socket.run())
         task.add_done_callback(lambda _: self._done(socket, url))
 
+    def disown(self, url: str) -> None:
+        """Leaves a session that nobody will connect to."""
+        if (note := self._open_sessions.note(url)) is not None:
+            note.leave()
+
     def send(self, connection: int, payload: bytes | str) -> None:
         """Sends in order; to a connection that has gone, nothing."""
         if (socket := self._sockets.get(connection)) is not None:

@@ -34,6 +34,14 @@ class CreateSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Disown:
+    """This session is open, and this speaker has no use for it: see that it is stopped."""
+
+    url: str
+    """A secret, as in `Connect`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Connect:
     """Open the WebSocket; answer with `connection_made`, or `connection_lost` with the status."""
 
@@ -77,6 +85,7 @@ Command: TypeAlias = (
     AcquireSlot
     | ReleaseSlot
     | CreateSession
+    | Disown
     | Connect
     | SendAudio
     | SendText

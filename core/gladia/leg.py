@@ -122,8 +122,6 @@ class Leg:
             self._post(Input.SLOT, now)
 
     def post_result(self, outcome: HttpOutcome, now: float) -> None:
-        if self.state is not State.POSTING:
-            return
         match after_post(outcome):
             case SessionCreated(session_id, url):
                 self.session_id, self._url = session_id, url

@@ -25,7 +25,7 @@ from typing import assert_never
 
 from core.audio import SAMPLE_RATE
 from core.gladia.chain import Chain
-from core.gladia.commands import Closed, Command, HttpOutcome, ReleaseSlot
+from core.gladia.commands import Closed, Command, Disown, HttpOutcome, ReleaseSlot
 from core.gladia.events import (
     Event,
     PeerFault,
@@ -37,11 +37,20 @@ from core.gladia.intake import Intake
 from core.gladia.leg import Leg
 from core.gladia.legs import State as LegState
 from core.gladia.limits import Limits
-from core.gladia.messages import AudioAck, Notice, SpeechEdge, Transcript, Translation, decode
+from core.gladia.messages import (
+    AudioAck,
+    Notice,
+    SessionCreated,
+    SpeechEdge,
+    Transcript,
+    Translation,
+    decode,
+)
 from core.gladia.meter import Meter
 from core.gladia.options import GladiaOptions
 from core.gladia.outbox import Outbox
 from core.gladia.outlook import LOST, UNSTABLE, outlook
+from core.gladia.refusals import after_post
 from core.gladia.replay import Spill
 from core.gladia.utterances import UtteranceBook
 
@@ -155,9 +164,12 @@ class LiveSession:
         self._advance(now)
 
     def post_result(self, leg: int, outcome: HttpOutcome, now: float) -> None:
-        if (poster := self._chain.leg(leg)) is not None:
+        poster = self._chain.leg(leg)
+        if poster is not None and poster.state is LegState.POSTING:
             poster.post_result(outcome, now)
             self._advance(now)
+        elif isinstance(answer := after_post(outcome), SessionCreated):
+            self._outbox.commands.append(Disown(answer.url))
 
     def connection_made(self, connection: int, now: float) -> None:
         if (leg := self._chain.leg_of(connection)) is not None:

@@ -16,7 +16,7 @@ from agent.gladia.open_sessions import OpenSessions, stop_left_behind, watch
 from agent.gladia.slots import SessionSlots
 from core.gladia.events import Interim
 from dev.gladia import GladiaStandIn
-from dev.gladia.faults import RefuseHandshake
+from dev.gladia.faults import RefuseHandshake, RefusePost
 from dev.gladia.policy import Policy
 from tests.agent.gladia_kit import open_speaker, until
 
@@ -183,6 +183,22 @@ async def test_who_gives_up_during_an_outage_leaves_the_session_to_others(
         await speaker.live.drain(0.2)
     assert len(gladia.open_sessions()) == len(notes(tmp_path)) == 1
     gladia.faults.clear()
+    async with aiohttp.ClientSession() as http:
+        await stop_left_behind(slots.open_sessions, http)
+    assert not gladia.open_sessions()
+    assert not notes(tmp_path)
+
+
+async def test_who_gives_up_while_a_session_is_made_leaves_it_to_others(
+    gladia: GladiaStandIn, tmp_path: Path
+) -> None:
+    """Gladia makes the session although nobody waits for the answer any more."""
+    slots = SessionSlots(tmp_path, 30)
+    gladia.faults.add(RefusePost(status=201, delay_s=1.0))
+    async with open_speaker(gladia, slots) as speaker:
+        await speaker.count(1, 2)
+        await speaker.live.drain(0.2)
+    assert len(gladia.open_sessions()) == len(notes(tmp_path)) == 1
     async with aiohttp.ClientSession() as http:
         await stop_left_behind(slots.open_sessions, http)
     assert not gladia.open_sessions()

@@ -11,6 +11,7 @@ from core.gladia.commands import (
     Connect,
     CreateSession,
     Disconnect,
+    Disown,
     FetchResult,
     HttpOutcome,
     ReleaseSlot,
@@ -186,15 +187,12 @@ class World:
                 scripted = self.answers.pop(0) if self.answers else None
                 answer = scripted or Answer(201, self.server.post())
                 self.session.post_result(leg, answer, self.now)
+            case Disown():
+                pass
             case Connect(connection, url):
                 self._connect(connection, url)
-            case SendAudio(connection, audio):
-                assert len(audio) <= 32 * 1024
-                if connection in self.open:
-                    self.server.binary(connection, audio, self.now)
-            case SendText(connection, text):
-                if connection in self.open:
-                    self.server.text(connection, text, self.now)
+            case SendAudio(connection, payload) | SendText(connection, payload):
+                self._send(connection, payload)
             case Disconnect(connection):
                 self.open.discard(connection)
                 self.server.drop(connection, self.now)
@@ -214,6 +212,15 @@ class World:
         self.open.add(connection)
         self.server.connect(connection, url, self.now)
         self.session.connection_made(connection, self.now)
+
+    def _send(self, connection: int, payload: bytes | str) -> None:
+        assert len(payload) <= 32 * 1024
+        if connection not in self.open:
+            return
+        if isinstance(payload, bytes):
+            self.server.binary(connection, payload, self.now)
+        else:
+            self.server.text(connection, payload, self.now)
 
     def _deliver(self, connection: int, message: str) -> None:
         if connection not in self.open:

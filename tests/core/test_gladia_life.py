@@ -5,6 +5,7 @@ import pytest
 from core.gladia.commands import (
     Answer,
     CreateSession,
+    Disown,
     HttpOutcome,
     NoAnswer,
     SendText,
@@ -72,6 +73,21 @@ def test_a_slot_that_comes_too_late_goes_back() -> None:
     world.settle()
     assert world.slots == released - 1
     assert world.session.finished
+
+
+def test_a_session_that_is_made_too_late_is_disowned() -> None:
+    world = World()
+    created = Answer(201, '{"id":"late","url":"wss://gladia/late"}')
+    world.speak(1)
+    world.session.post_result(1, created, world.now)
+    assert world.session.commands() == [Disown("wss://gladia/late")], "another answer came first"
+    world.session.abort(world.now)
+    world.settle()
+    world.session.post_result(1, created, world.now)
+    assert world.session.commands() == [Disown("wss://gladia/late")]
+    for nothing in (NoAnswer("DNS"), Answer(429, "{}"), Answer(201, "<html>")):
+        world.session.post_result(1, nothing, world.now)
+        assert world.session.commands() == []
 
 
 def test_stop_under_a_bad_key_ends_at_once_and_says_what_is_lost() -> None:
