@@ -53,6 +53,11 @@ class SpeakerClock:
         """Notes that `count` samples arrived now; returns the position of the first."""
         return self._source.frame(count, monotonic())
 
+    @property
+    def position(self) -> int:
+        """Of the next sample."""
+        return self._source.position
+
     def buffered(self, total: Buffered) -> None:
         """Notes what the track's jitter buffer has done so far."""
         self._source.buffered(total)

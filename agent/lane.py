@@ -143,6 +143,12 @@ class Lane:
         self._vad_is_stale = True
         self._do(self._gate.shut())
 
+    def missing(self, start: int, end: int) -> None:
+        """Speech between these positions never arrived, or not all of it."""
+        self._health.lost(seconds(end - start))
+        self._on_event(AudioLost(start, end, "network"))
+        self._on_status()
+
     async def run(self) -> None:
         """Transcribes until `drain`."""
         await self._live.run()

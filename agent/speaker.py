@@ -18,21 +18,24 @@ from livekit import rtc
 from agent.clock import SessionClock, SpeakerClock
 from agent.delivery import Delivery
 from agent.lane import Ears, Lane
-from agent.microphone import buffered, open_microphone
+from agent.microphone import jitter_buffer, open_microphone
 from agent.people import Span
 from agent.supervise import supervise
 from core.gladia.events import AudioLost, Event, Interim, PeerFault, Usage
 from core.gladia.events import Final as FinalText
 from core.ids import Identity, Slug, TrackSid, short_id
 from core.lines import Gaps, Voice, line
+from core.reception import Reception
 from core.status import worst
 from core.wire import SpeakerStatus
 
 logger = logging.getLogger(__name__)
 
 _PREFIX_BYTES: Final = 8
-_DELAY_EVERY_S: Final = 0.5
+_LOOK_EVERY_S: Final = 0.5
 """How often the jitter buffer is asked while somebody speaks."""
+_GLANCE_EVERY_S: Final = 1.0
+"""And while nobody does."""
 
 
 class StatusLines(Protocol):
@@ -214,8 +217,8 @@ class Speaker:
 
     async def _read(self, channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
         async with asyncio.TaskGroup() as tasks:
-            asking = supervise("jitter buffer", partial(_ask_for_delay, channel, track))
-            delay = tasks.create_task(asking, name=f"delay:{channel.track_sid}")
+            watching = supervise("jitter buffer", partial(_watch_jitter_buffer, channel, track))
+            watch = tasks.create_task(watching, name=f"jitter buffer:{channel.track_sid}")
             async with open_microphone(track) as frames:
                 async for event in frames:
                     if channel.track is not track or channel.muted:
@@ -223,7 +226,7 @@ class Speaker:
                     frame = event.frame
                     position = channel.clock.frame(frame.samples_per_channel)
                     channel.lane.push(position, bytes(frame.data))
-            delay.cancel()
+            watch.cancel()
 
     def _event(self, channel: _Channel, event: Event) -> None:
         voice = replace(self._voice, track_sid=channel.track_sid)
@@ -243,9 +246,15 @@ class Speaker:
         self._context.statuses.speaker_state(self.status)
 
 
-async def _ask_for_delay(channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
-    """Only while somebody speaks: the times of their words depend on it."""
+async def _watch_jitter_buffer(channel: _Channel, track: rtc.RemoteAudioTrack) -> None:
+    """The times of words depend on it, and it knows which of them never arrived."""
+    reception = Reception()
     while True:
-        await asyncio.sleep(_DELAY_EVERY_S)
-        if channel.lane.is_open and (total := await buffered(track)) is not None:
-            channel.clock.buffered(total)
+        if (now := await jitter_buffer(track)) is not None:
+            buffered, received = now
+            speaking = channel.lane.is_open
+            if speaking:
+                channel.clock.buffered(buffered)
+            if missing := reception.look(channel.clock.position, received, speaking=speaking):
+                channel.lane.missing(*missing)
+        await asyncio.sleep(_LOOK_EVERY_S if channel.lane.is_open else _GLANCE_EVERY_S)

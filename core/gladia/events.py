@@ -85,7 +85,7 @@ class AudioLost:
     start_position: int
     end_position: int
     reason: str
-    """buffer_full | provider_lost | gave_up."""
+    """buffer_full | provider_lost | gave_up; outside of Gladia: network."""
 
 
 @dataclass(frozen=True, slots=True)
