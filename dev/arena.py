@@ -37,6 +37,7 @@ API_KEY: Final = "chaoskey"
 API_SECRET: Final = "chaossecret-chaossecret-chaossecret"  # noqa: S105 - opens a loopback server
 _READY_WITHIN_S: Final = 60.0
 
+_ENDED: Final = Drop(how=4403, end_session=True)
 GLADIA_FAULTS: Final[tuple[tuple[Fault, ...], ...]] = (
     (Drop(how="reset"),) * 3,
     (Drop(how="fin"),) * 3,
@@ -47,8 +48,8 @@ GLADIA_FAULTS: Final[tuple[tuple[Fault, ...], ...]] = (
     (Mute(),),
     (Acks(how="delay", count=10, delay_s=2.0), Acks(how="lose", count=3)),
     (Acks(how="merge", count=5), Acks(how="double", count=5)),
-    (RefusePost(status=429, retry_after_s=1.0), RefusePost(status=503), Drop(how=4403)),
-    (HangPost(), Drop(how=4403)),
+    (RefusePost(status=429, retry_after_s=1.0), RefusePost(status=503), _ENDED),
+    (HangPost(), _ENDED),
     (RefuseHandshake(status=503), Drop(how="reset")),
     (Finals(how="double"), Finals(how="only_result"), Finals(how="late_interim")),
     (Say(frame="{"), Say(frame='{"type":"weather"}'), Say(frame=b"\x00")),

@@ -21,6 +21,7 @@ from livekit import rtc
 from db.records import words_from_json
 from dev import watermark
 from dev.robot import SAMPLE_RATE, Robot, hang_up
+from dev.stalls import Stalls
 
 TIME_ERROR: Final = timedelta(milliseconds=150)
 """How far a stored word may lie from the moment at which it was spoken."""
@@ -44,6 +45,10 @@ class Spoken:
     @property
     def key(self) -> Key:
         return self.identity, self.text
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        return self.started_at, self.ended_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +116,15 @@ class Verdict:
     heard: int = 0
     """Words stored exactly once under the right identity."""
     covered: list[Spoken] = field(default_factory=list)
-    """Not stored, but a gap segment of the speaker says so."""
+    """Not stored, but a gap segment of the speaker says so; a bot had them, or should have had."""
     lost: list[Spoken] = field(default_factory=list)
     """Not stored, and nothing says so."""
     unheard: int = 0
     """Not stored, but no witness heard them either: they never went over the air."""
+    dropped: int = 0
+    """Not stored, and a gap says that they did not arrive at the bot."""
+    untimed: int = 0
+    """Stored, but the machine stood still when they were said: nobody knows their time."""
     doubled: list[Key] = field(default_factory=list)
     strange: list[Key] = field(default_factory=list)
     """Stored, but never said by this identity."""
@@ -149,10 +158,11 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"spoken {self.spoken}, stored once {self.heard}, covered by a gap {len(self.covered)}"
-            f" ({self.gap_s:.1f} s of gaps), heard by nobody {self.unheard}, lost {len(self.lost)},"
+            f" ({self.gap_s:.1f} s of gaps), did not arrive {self.dropped},"
+            f" heard by nobody {self.unheard}, lost {len(self.lost)},"
             f" doubled {len(self.doubled)},"
             f" strange {len(self.strange)}, misplaced {len(self.misplaced)},"
-            f" swapped {len(self.swapped)}"
+            f" swapped {len(self.swapped)}, without a time {self.untimed}"
         )
 
 
@@ -162,32 +172,34 @@ def judge(
     """Compares what was said with what is stored.
 
     A word in the last line of a bot that died counts as stored: that line stays as it is. With a
-    witness only words that it heard can be lost, and a word that was late on its way to it may be
-    stored as that much later.
+    witness only words that it heard can be lost, a word that was late on its way to it may be
+    stored as that much later, and times are not judged while the machine stood still.
     """
     verdict = Verdict(spoken=len(spoken))
-    truth = {one.key: one for one in spoken}
+    said = {one.key for one in spoken}
     heard: defaultdict[Key, list[datetime]] = defaultdict(list)
     for line in lines:
         for word, at in line.words:
             for pair in watermark.parse(word):
                 heard[line.identity, watermark.word_text(*pair)].append(at)
     counts = Counter({key: len(times) for key, times in heard.items()})
-    verdict.strange = [key for key in counts if key not in truth]
-    verdict.doubled = [key for key, count in counts.items() if count > 1 and key in truth]
-    verdict.heard = sum(counts[key] == 1 for key in truth)
-    for one in spoken:
-        if counts[one.key]:
-            error = heard[one.key][0] - one.started_at
-            late = witness.lateness(one) if witness is not None else timedelta()
-            if not -TIME_ERROR <= error <= TIME_ERROR + late:
-                verdict.misplaced[one.key] = error.total_seconds()
+    verdict.strange = [key for key in counts if key not in said]
+    verdict.doubled = [key for key, count in counts.items() if count > 1 and key in said]
+    verdict.heard = sum(counts[key] == 1 for key in said)
+    stored = [one for one in spoken if counts[one.key]]
+    timed = [one for one in stored if witness is None or not witness.stalls.disturb(*one.span)]
+    verdict.untimed = len(stored) - len(timed)
+    for one in timed:
+        error = heard[one.key][0] - one.started_at
+        late = witness.lateness(one) if witness is not None else timedelta()
+        if not -TIME_ERROR <= error <= TIME_ERROR + late:
+            verdict.misplaced[one.key] = error.total_seconds()
     _find_gaps(verdict, [one for one in spoken if not counts[one.key]], lines)
     if witness is not None:
         clear = [one for one in verdict.lost if one.key in witness.heard]
         verdict.unheard = len(verdict.lost) - len(clear)
         verdict.lost = clear
-    _find_swaps(verdict, truth, heard)
+    _find_swaps(verdict, timed, heard)
     return verdict
 
 
@@ -224,33 +236,39 @@ def _find_gaps(verdict: Verdict, missing: Iterable[Spoken], lines: Sequence[Stor
     gaps = [line for line in lines if line.kind == "gap"]
     verdict.gap_s = sum((gap.ended_at - gap.started_at).total_seconds() for gap in gaps)
     for one in missing:
-        is_covered = any(
-            gap.identity == one.identity
+        reasons = {
+            gap.reason
+            for gap in gaps
+            if gap.identity == one.identity
             and gap.started_at - TIME_ERROR <= one.ended_at
             and one.started_at <= gap.ended_at + TIME_ERROR
-            for gap in gaps
-        )
-        (verdict.covered if is_covered else verdict.lost).append(one)
+        }
+        if reasons == {"network"}:
+            verdict.dropped += 1
+        else:
+            (verdict.covered if reasons else verdict.lost).append(one)
 
 
 def _find_swaps(
-    verdict: Verdict, truth: dict[Key, Spoken], heard: dict[Key, list[datetime]]
+    verdict: Verdict, timed: Sequence[Spoken], heard: dict[Key, list[datetime]]
 ) -> None:
     """Each speaker's words in the order of their stored times are in the order of the truth."""
-    stored = sorted((times[0], key) for key, times in heard.items() if key in truth)
-    for identity in {key[0] for _, key in stored}:
-        own = [key for _, key in stored if key[0] == identity]
+    for identity in {one.identity for one in timed}:
+        own = sorted(
+            (one for one in timed if one.identity == identity), key=lambda one: heard[one.key][0]
+        )
         verdict.swapped += [
-            (before, after)
+            (before.key, after.key)
             for before, after in itertools.pairwise(own)
-            if truth[before].started_at > truth[after].started_at
+            if before.started_at > after.started_at
         ]
 
 
 class Witness:
-    """A participant who only listens: what it heard did go over the air."""
+    """A participant who only listens: what it heard did go over the air, and when."""
 
     def __init__(self) -> None:
+        self.stalls = Stalls()
         self.heard: dict[Key, datetime] = {}
         """When each word had arrived."""
         self._streams: dict[str, rtc.AudioStream] = {}
@@ -264,6 +282,12 @@ class Witness:
     async def listening(self, url: str, token: str) -> AsyncIterator["Witness"]:
         """In the room of `token`; survives reconnects."""
         room = rtc.Room()
+        with self.stalls.watched():
+            async with self._in_room(room, url, token):
+                yield self
+
+    @asynccontextmanager
+    async def _in_room(self, room: rtc.Room, url: str, token: str) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             readers: set[asyncio.Task[None]] = set()
 
@@ -286,7 +310,7 @@ class Witness:
             room.on("track_unsubscribed", end)
             await room.connect(url, token)
             try:
-                yield self
+                yield
             finally:
                 room.off("track_subscribed", begin)
                 for stream in tuple(self._streams.values()):
