@@ -14,6 +14,7 @@ from agent.gladia.live import GladiaAccount, LiveTranscription
 from agent.gladia.slots import SessionSlots
 from agent.vad import Samples, Vad
 from core.audio import SAMPLE_BYTES, seconds
+from core.deafness import Deafness
 from core.gate import (
     WINDOW_BYTES,
     WINDOW_SAMPLES,
@@ -102,6 +103,7 @@ class Lane:
         self._carry = _Carry()
         self._health = LaneHealth()
         self._unwritten = Unwritten()
+        self._deafness = Deafness()
         self.counts = LaneCounts()
         self._live = LiveTranscription(
             options=ears.options,
@@ -145,9 +147,7 @@ class Lane:
 
     def missing(self, start: int, end: int) -> None:
         """Speech between these positions never arrived, or not all of it."""
-        self._health.lost(seconds(end - start))
-        self._on_event(AudioLost(start, end, "network"))
-        self._on_status()
+        self._lost(AudioLost(start, end, "network"))
 
     async def run(self) -> None:
         """Transcribes until `drain`."""
@@ -207,18 +207,29 @@ class Lane:
 
     def _count_voice(self, samples: int) -> None:
         self.counts.sent += samples
-        if self._health.voice(seconds(samples)):
-            self.counts.deaf_alarms += 1
-            logger.warning("voice but no words, asking for a new live session")
-            self._live.renew("deaf")
-            self._on_deaf()
-            self._on_status()
+        if not self._health.voice(seconds(samples)):
+            return
+        self.counts.deaf_alarms += 1
+        logger.warning("voice but no words, asking for a new live session")
+        unwritten, again_from = self._unwritten.span, self._live.renew("deaf")
+        if unwritten is not None and again_from is not None:
+            self._deafness.given_up(unwritten, again_from)
+        self._on_deaf()
+        self._on_status()
+
+    def _lost(self, lost: AudioLost) -> None:
+        """Gladia knows nothing of this loss."""
+        self._health.lost(seconds(lost.end_position - lost.start_position))
+        self._on_event(lost)
+        self._on_status()
 
     def _event(self, event: Event) -> None:
         match event:
             case Interim(utterance) | FinalText(utterance):
                 self._health.text()
                 self._unwritten.written(utterance.end_position)
+                if deaf := self._deafness.text(utterance.start_position):
+                    self._lost(AudioLost(*deaf, "deaf"))
             case StateChanged(state, reason):
                 self._health.changed(state, reason)
             case AudioLost(start, end, _):

@@ -133,10 +133,15 @@ class LiveTranscription:
         self._session.pause(self._loop.time())
         self._pump()
 
-    def renew(self, reason: str) -> None:
-        """Gives up the current Gladia session and replays what it did not understand."""
-        self._session.renew(reason, self._loop.time())
+    def renew(self, reason: str) -> int | None:
+        """Gives up the current Gladia session and replays what it did not understand.
+
+        Returns:
+            The position from which on it is heard again; None where there was nothing to give up.
+        """
+        again_from = self._session.renew(reason, self._loop.time())
         self._pump()
+        return again_from
 
     async def run(self) -> None:
         """Works until `drain`. Cancelled, it ends at once and tells Gladia so.

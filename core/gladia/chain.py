@@ -115,9 +115,13 @@ class Chain:
         if self.current is not None:
             self.current.finish(now)
 
-    def renew(self, reason: str) -> None:
-        if self.current is not None:
-            self.current.give_up(reason)
+    def renew(self, reason: str) -> int | None:
+        """Gives the current leg up; returns from where on the next one hears what it had."""
+        if self.current is None:
+            return None
+        wanted = self._wanted_from(self.current)
+        self.current.give_up(reason)
+        return None if wanted is None else self._shortly_before(wanted)
 
     def abort(self, now: float) -> None:
         self._is_stopping = self._is_aborted = True

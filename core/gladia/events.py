@@ -85,7 +85,7 @@ class AudioLost:
     start_position: int
     end_position: int
     reason: str
-    """buffer_full | provider_lost | gave_up; outside of Gladia: network."""
+    """buffer_full | provider_lost | gave_up; found outside of Gladia: network | deaf."""
 
 
 @dataclass(frozen=True, slots=True)

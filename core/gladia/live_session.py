@@ -139,10 +139,15 @@ class LiveSession:
             self._chain.stop(now)
             self._flow(now)
 
-    def renew(self, reason: str, now: float) -> None:
-        """Gives up the current session and replays what it did not understand into a new one."""
-        self._chain.renew(reason)
+    def renew(self, reason: str, now: float) -> int | None:
+        """Gives up the current session and replays what it did not understand into a new one.
+
+        Returns:
+            The position from which on it is heard again; None where there was nothing to give up.
+        """
+        again_from = self._chain.renew(reason)
         self._advance(now)
+        return again_from
 
     def abort(self, now: float) -> None:
         """Ends now. What was not sent is reported lost, what was not final becomes provisional."""

@@ -67,6 +67,14 @@ STREAM = (
         states=frozenset({"deaf"}),
     ),
     Scenario(
+        name="understands nothing, and few words are said",
+        troubles=(Trouble(Mute(acknowledges=True), FIRST),),
+        words=40,
+        pause_s=6.0,
+        gaps=True,
+        states=frozenset({"deaf"}),
+    ),
+    Scenario(
         name="acks late, lost, drop",
         troubles=(
             Trouble(Acks(how="delay", count=10, delay_s=2), FIRST),
