@@ -35,22 +35,23 @@ class Missed:
         """
         self._since = since
         self._report = report
-        self._heard_before = list(heard_before)
+        self._heard_before = {person.identity: person for person in heard_before}
         self._returns_until = float("inf")
         """Tracks that come before then come because an outage is over."""
 
     def begin(self, present: Iterable[str], now: float) -> None:
         """The room is entered; `present` are the identities in it."""
         here = set(present)
-        for person in self._heard_before:
+        for person in [*self._heard_before.values()]:
             if person.identity not in here:
+                del self._heard_before[person.identity]
                 self._tell(person, self._since(person.joined_at))
-        self._heard_before.clear()
         self._returns_until = now + _TRACKS_BACK_S
 
     def arrived(self, person: Person) -> None:
         """Somebody is seen for the first time."""
-        person.missed_since = self._since(person.joined_at)
+        before = self._heard_before.pop(person.identity, person)  # may have reconnected meanwhile
+        person.missed_since = self._since(min(person.joined_at, before.joined_at))
 
     def cut_off(self, people: Iterable[Person]) -> None:
         """Our connection is gone; whether audio is lost shows when it is back."""

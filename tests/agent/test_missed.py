@@ -58,7 +58,19 @@ def test_who_left_while_no_bot_was_there_was_missed_until_now() -> None:
     told = Told()
     missed = told.missed(person("ann"), person("ben"))
     missed.begin(["ben"], 0.0)
+    missed.arrived(person("ben"))
     missed.begin([], 1.0)
+    assert told.gaps == [("ann", GAP)]
+
+
+def test_who_reconnected_while_no_bot_was_there_was_missed_before_that_too() -> None:
+    told, back = Told(), person("ann", joined_at=GAP + timedelta(seconds=3))
+    missed = told.missed(person("ann"))
+    missed.begin(["ann"], 0.0)
+    missed.arrived(back)
+    missed.heard(back, 1.0)
+    assert told.gaps == [("ann", GAP)]
+    missed.arrived(person("ann", joined_at=GAP + timedelta(seconds=9)))
     assert told.gaps == [("ann", GAP)]
 
 
