@@ -45,6 +45,11 @@ class SpeakerClock:
         self._session = session
         self._source = SourceClock(LATENCY_S, JITTER_BUFFER_S)
 
+    @property
+    def position(self) -> int:
+        """Of the next sample."""
+        return self._source.position
+
     def interrupt(self) -> None:
         """The track is gone; time goes on until the next one."""
         self._source.interrupt()
@@ -52,11 +57,6 @@ class SpeakerClock:
     def frame(self, count: int) -> int:
         """Notes that `count` samples arrived now; returns the position of the first."""
         return self._source.frame(count, monotonic())
-
-    @property
-    def position(self) -> int:
-        """Of the next sample."""
-        return self._source.position
 
     def buffered(self, total: Buffered) -> None:
         """Notes what the track's jitter buffer has done so far."""

@@ -18,7 +18,7 @@ from livekit import rtc
 from agent.clock import SessionClock, SpeakerClock
 from agent.delivery import Delivery
 from agent.lane import Ears, Lane
-from agent.microphone import jitter_buffer, open_microphone
+from agent.microphone import buffered, open_microphone
 from agent.people import Span
 from agent.supervise import supervise
 from core.gladia.events import AudioLost, Event, Interim, PeerFault, Usage
@@ -250,11 +250,10 @@ async def _watch_jitter_buffer(channel: _Channel, track: rtc.RemoteAudioTrack) -
     """The times of words depend on it, and it knows which of them never arrived."""
     reception = Reception()
     while True:
-        if (now := await jitter_buffer(track)) is not None:
-            buffered, received = now
+        if (total := await buffered(track)) is not None:
             speaking = channel.lane.is_open
             if speaking:
-                channel.clock.buffered(buffered)
-            if missing := reception.look(channel.clock.position, received, speaking=speaking):
+                channel.clock.buffered(total)
+            if missing := reception.look(channel.clock.position, total, speaking=speaking):
                 channel.lane.missing(*missing)
         await asyncio.sleep(_LOOK_EVERY_S if channel.lane.is_open else _GLANCE_EVERY_S)

@@ -1,51 +1,82 @@
-"""Speech that never arrived: what a jitter buffer had to make up shows where words are missing.
+"""Speech that never arrived, by what a jitter buffer says of itself.
 
-WebRTC fills what the network lost, or what a busy machine had no time for, with sound of its own
-(`concealedSamples`, https://www.w3.org/TR/webrtc-stats/, RTCInboundRtpStreamStats). That sound has
-no words, and nothing else says that there were any.
+Theory of operation. Time is neither made nor lost in a jitter buffer: whatever it played and had
+not received (`concealedSamples` and `insertedSamplesForDeceleration`, less
+`removedSamplesForAcceleration`, https://www.w3.org/TR/webrtc-stats/, RTCInboundRtpStreamStats) was
+either late, so that all that follows is played that much later, or it never came. So the level
+`filled - delay` stands still as long as nothing is lost, however much the network wavers, and rises
+by exactly what is lost: 0.142, 0.290 and 0.583 s where the network was down for 0.15, 0.3 and
+0.6 s, and by nothing where the server stood still for 0.4 s.
+
+The delay is a mean since the look before, so after a wavering the level is too high for a moment.
+A loss counts once the level has stayed up.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from core.audio import samples
+from core.source_clock import Buffered
 
-SYLLABLE: Final = samples(0.12)
-"""Less than this within one look costs no word; single lost packets are 20 ms."""
+SYLLABLE_S: Final = 0.12
+"""Less than this costs no word; single lost packets are 0.02 s."""
+_STAYS_S: Final = SYLLABLE_S / 2
+"""A buffer that is catching up looks emptier than it is."""
+_LOOKS_BEFORE: Final = 2
+"""A loss may lie across a look."""
+_LOOKS_UP: Final = 3
+"""For so many looks the level has to stay up."""
 _ON_ITS_WAY: Final = samples(0.1)
 """Sound between the jitter buffer and us."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """What a jitter buffer handed out since its first sample; both only grow."""
-
-    samples: int
-    """At any rate."""
-    made_up: int
-    """Of them, because nothing had arrived."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    position: int
+    level_s: float
+    is_speech: bool
 
 
 class Reception:
     """Looks at one track's jitter buffer from time to time."""
 
     def __init__(self) -> None:
-        self._before: tuple[int, Received, bool] | None = None
+        self._last: Buffered | None = None
+        self._before: list[_Look] = []
+        self._up: list[_Look] = []
 
-    def look(self, position: int, total: Received, *, speaking: bool) -> tuple[int, int] | None:
-        """Between which positions speech is missing since the look before, or None.
+    def look(self, position: int, total: Buffered, *, speaking: bool) -> tuple[int, int] | None:
+        """Between which positions speech is missing, once that is certain.
 
         Args:
             position: of the newest sample, at 16 kHz.
-            total: by now.
-            speaking: whether there is speech now. What is made up in silence costs nothing.
+            total: what the jitter buffer has done by now.
+            speaking: whether there is speech now. What is lost in silence costs nothing.
         """
-        before, self._before = self._before, (position, total, speaking)
-        if before is None:
+        if (delay_s := self._delay_s(total)) is None:
             return None
-        since, earlier, spoke = before
-        handed_out = total.samples - earlier.samples
-        if handed_out <= 0 or not (speaking or spoke):
+        look = _Look(position, total.filled_s - delay_s, speaking)
+        if not self._risen_from(look, _STAYS_S if self._up else SYLLABLE_S):
+            self._before, self._up = [*self._before, look][-_LOOKS_BEFORE:], []
             return None
-        missing = (position - since) * (total.made_up - earlier.made_up) / handed_out
-        return (since, position + _ON_ITS_WAY) if missing >= SYLLABLE else None
+        self._up.append(look)
+        if len(self._up) < _LOOKS_UP:
+            return None
+        since = self._risen_from(self._up[0], SYLLABLE_S)[-1].position
+        top_s = look.level_s - _STAYS_S
+        until = next(one.position for one in self._up if one.level_s >= top_s)
+        is_speech = any(one.is_speech for one in [*self._before, *self._up])
+        self._before, self._up = [look], []
+        return (since, until + _ON_ITS_WAY) if is_speech else None
+
+    def _risen_from(self, look: _Look, by_s: float) -> list[_Look]:
+        """The looks before from which on the level rose by so much."""
+        return [one for one in self._before if look.level_s - one.level_s >= by_s]
+
+    def _delay_s(self, total: Buffered) -> float | None:
+        """Mean since the last look; None where nothing was played since then."""
+        last = self._last
+        played = 0 if last is None else total.samples - last.samples
+        if last is None or played > 0:
+            self._last = total
+        return (total.held_s - last.held_s) / played if last is not None and played > 0 else None

@@ -28,12 +28,14 @@ MAX_WINDOW_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffered:
-    """What a jitter buffer did since its first sample; both only grow."""
+    """What a jitter buffer did since its first sample."""
 
     held_s: float
-    """Sum of the seconds that it held each sample."""
+    """Sum of the seconds that it held each sample; only grows."""
     samples: int
-    """Handed out, at any rate."""
+    """That it received and played; only grows."""
+    filled_s: float = 0.0
+    """What it played beyond that: made up and stretched, less what it cut out to catch up."""
 
 
 @dataclass(slots=True)

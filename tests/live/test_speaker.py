@@ -195,6 +195,8 @@ async def test_times_hold_while_the_jitter_buffer_grows(
         said = await speaking
         await heard.until(16)
         check_times(heard, recording, said)
+        await asyncio.sleep(2)  # a loss would be certain by now
+        assert [segment.reason for segment in heard.finals if segment.kind == "gap"] == []
 
 
 async def test_a_microphone_that_comes_back_goes_on_in_the_same_lane(
