@@ -32,6 +32,7 @@ _HEARTBEAT_S = 15.0
 _ANSWER_S = 5.0
 _STALLED_S = 1.0
 _BACKOFF = Backoff(first_s=0.2, max_s=5.0)
+_REDIS_AWAY = (RedisError, OSError, StoreUnavailable)
 _SEPARATOR = "\x1f"
 _FIELDS = 4
 _log = logging.getLogger(__name__)
@@ -262,7 +263,12 @@ class RedisBus(_QueuedBus):
                     tasks.create_task(self._receive_for_ever(pubsub), name="bus:receive")
                     self._connected()
                     await self._send_for_ever(lambda batch: _redis_publish(client, batch))
-        except* (RedisError, OSError, StoreUnavailable) as failed:
+        except _REDIS_AWAY as failed:
+            raise StoreUnavailable(f"Redis is away: {failed}") from failed
+        except ExceptionGroup as failed:
+            # Not `except*`: before Python 3.11.4 it puts what is raised into a group again.
+            if failed.split(_REDIS_AWAY)[1] is not None:
+                raise
             raise StoreUnavailable(f"Redis is away: {failed.exceptions[0]}") from failed
         finally:
             await client.aclose()

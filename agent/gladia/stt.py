@@ -319,7 +319,10 @@ async def _failing_with(failure: asyncio.Future[APIError]) -> AsyncIterator[None
     """Unwraps the framework's kind of error from the task group that it went through."""
     try:
         yield
-    except* APIError:
+    except ExceptionGroup as group:
+        # Not `except*`: before Python 3.11.4 it puts what is raised into a group again.
+        if group.split(APIError)[1] is not None:
+            raise
         raise failure.result() from None
 
 

@@ -58,7 +58,7 @@ class RoomWatch:
         request = api.ListParticipantsRequest(room=self.room)
         try:
             answer = await self.client.room.list_participants(request)
-        except api.ServerError:
+        except (api.ServerError, OSError):
             return ()
         return tuple(
             one.identity for one in answer.participants if is_bot(one.kind, one.attributes)
