@@ -21,6 +21,8 @@ WINDOW_SAMPLES: Final = 512
 WINDOW_BYTES: Final = WINDOW_SAMPLES * SAMPLE_BYTES
 _ENDPOINTING_MARGIN_S: Final = 0.2
 _MIN_TRAILING_S: Final = 0.5
+_QUIET_PEAK: Final = 1000
+"""Samples that stay below it, -30 dBFS, are no syllable, or one at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class GatePolicy:
     """Audio before the opening that is sent with it: soft onsets, and context for Gladia."""
     hangover_s: float = 0.7
     """Audio without speech that is still sent; a shorter pause does not close the gate."""
+    patience_s: float = 0.5
+    """How much longer it waits for a moment of quiet: detectors lose a voice in mid-word at times,
+    and zeros there would cut the word in two."""
     trailing_s: float = _MIN_TRAILING_S
     """Zeros at the close; must exceed Gladia's `endpointing`."""
 
@@ -87,6 +92,7 @@ class Gate:
         self._policy = policy or GatePolicy()
         self._preroll_windows = _windows(self._policy.preroll_s) + self._policy.open_windows
         self._hangover_windows = _windows(self._policy.hangover_s)
+        self._longest_windows = _windows(self._policy.hangover_s + self._policy.patience_s)
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=self._preroll_windows)
         self._voiced = 0
         """Consecutive windows of speech while closed."""
@@ -141,7 +147,10 @@ class Gate:
     def _while_open(self, position: int, pcm: bytes, probability: float) -> list[GateCommand]:
         self._unvoiced = 0 if probability >= self._policy.keep_at else self._unvoiced + 1
         sent: list[GateCommand] = [SendAudio(position, pcm)]
-        return sent + self._closing() if self._unvoiced >= self._hangover_windows else sent
+        if self._unvoiced < self._hangover_windows:
+            return sent
+        is_time = self._unvoiced >= self._longest_windows or _is_quiet(pcm)
+        return sent + self._closing() if is_time else sent
 
     def _opening(self) -> list[GateCommand]:
         self._open, self._voiced, self._unvoiced = True, 0, 0
@@ -154,6 +163,11 @@ class Gate:
     def _closing(self) -> list[GateCommand]:
         self._open = False
         return [SendSilence(samples(self._policy.trailing_s)), CloseGate()]
+
+
+def _is_quiet(pcm: bytes) -> bool:
+    values = memoryview(pcm).cast("h")
+    return max(values) < _QUIET_PEAK and min(values) > -_QUIET_PEAK
 
 
 def _windows(duration_s: float) -> int:

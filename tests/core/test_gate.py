@@ -1,6 +1,6 @@
 """The gate: tables of what opens and closes it, and that no sample is lost or doubled."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pytest
@@ -128,6 +128,27 @@ def test_quiet_windows_close_it() -> None:
     gate = Gate(POLICY)
     gate.feed(0, window(0) + window(1), [S, S])
     assert summary(gate.quiet(1024, window(2) + window(3) + window(4))) == "2-4 0.5 >"
+
+
+@pytest.mark.parametrize(
+    ("windows", "expected"),
+    [
+        pytest.param([False] * 4, "2-4 0.5 >", id="quiet: at once"),
+        pytest.param([True] * 4 + [False] * 2, "2-6 0.5 >", id="a sound: after it"),
+        pytest.param([True] * 9, "2-7 0.5 >", id="noise: not for ever"),
+    ],
+)
+def test_a_word_is_not_cut_in_two_where_the_detector_loses_it(
+    windows: list[bool], expected: str
+) -> None:
+    gate = Gate(replace(POLICY, patience_s=0.096))
+    gate.feed(0, window(0) + window(1), [S, S])
+    loud = (5000).to_bytes(2, "little") * WINDOW_SAMPLES
+    commands: list[GateCommand] = []
+    for number, is_loud in enumerate(windows, 2):
+        pcm = loud if is_loud else window(number)
+        commands += gate.feed(number * WINDOW_SAMPLES, pcm, [N])
+    assert summary(commands) == expected
 
 
 def test_a_quiet_window_ends_a_click() -> None:
