@@ -18,6 +18,7 @@ from typing import Final
 
 import asyncpg
 from livekit import api, rtc
+from livekit.rtc.participant import PublishTrackError
 
 from agent.subscriptions import is_bot
 from db.embedded import EmbeddedConfig, EmbeddedPostgres
@@ -106,7 +107,7 @@ class Person:
         while not stop.is_set():
             try:
                 await self._stay(stop)
-            except* rtc.ConnectError:
+            except* (rtc.ConnectError, PublishTrackError):
                 pass  # the server is away: again in a moment
             await asyncio.sleep(self._chance.uniform(0.5, 4))
 
