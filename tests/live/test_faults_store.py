@@ -141,7 +141,7 @@ async def test_a_dead_workers_journal_is_adopted(
 ) -> None:
     """Killed while PostgreSQL is away; another worker of the machine takes room and journal.
 
-    Without leases it must trust LiveKit, which lists the dead bot for about 20 s: these are a gap.
+    LiveKit lists the dead bot for half a minute and no lease can be read, but its mark is unlocked.
     """
     first = await start_worker()
     async with maria(livekit_server, slug) as (robot, talker):
