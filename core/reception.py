@@ -76,7 +76,11 @@ class Reception:
     def _delay_s(self, total: Buffered) -> float | None:
         """Mean since the last look; None where nothing was played since then."""
         last = self._last
-        played = 0 if last is None else total.samples - last.samples
-        if last is None or played > 0:
+        if last is None:
             self._last = total
-        return (total.held_s - last.held_s) / played if last is not None and played > 0 else None
+            return None
+        played = total.samples - last.samples
+        if played <= 0:
+            return None
+        self._last = total
+        return (total.held_s - last.held_s) / played
