@@ -19,6 +19,9 @@ from tests.live.room_watch import job_pid, room_token, watching
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+"""A database that is away from the start."""
+
 
 async def until_stored(worker: Child) -> None:
     await asyncio.to_thread(worker.wait_for, "participant is here", 20)
@@ -147,8 +150,7 @@ async def test_an_agent_with_a_microphone_is_not_heard(
 async def test_without_a_database_rooms_are_served_and_healed(
     start_worker: StartProgram, livekit_server: LiveKitServer, slug: str
 ) -> None:
-    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
-    worker = await start_worker(DATABASE_URL=nowhere)
+    worker = await start_worker(DATABASE_URL=NOWHERE)
     token = room_token(livekit_server, slug, "maria")
     async with watching(livekit_server, slug) as watch, open_robot(livekit_server.url, token):
         first, _ = await watch.bot()
@@ -163,13 +165,12 @@ async def test_without_a_database_a_dead_workers_rooms_go_to_another_one_of_its_
     start_worker: StartProgram, livekit_server: LiveKitServer, slug: str
 ) -> None:
     """LiveKit lists the dead bot for half a minute, and no lease says that it is dead."""
-    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
-    first_worker = await start_worker(DATABASE_URL=nowhere)
+    first_worker = await start_worker(DATABASE_URL=NOWHERE)
     token = room_token(livekit_server, slug, "maria")
     async with watching(livekit_server, slug) as watch, open_robot(livekit_server.url, token):
         first, _ = await watch.bot()
         await until_stored(first_worker)
-        second_worker = await start_worker(DATABASE_URL=nowhere)
+        second_worker = await start_worker(DATABASE_URL=NOWHERE)
         await asyncio.sleep(4)  # long enough to look at the room, and to leave it alone
         assert watch.bots == (first,)
         first_worker.signal(signal.SIGKILL)
