@@ -34,8 +34,10 @@ class Buffered:
     """Sum of the seconds that it held each sample; only grows."""
     samples: int
     """That it received and played; only grows."""
-    filled_s: float = 0.0
-    """What it played beyond that: made up and stretched, less what it cut out to catch up."""
+    made_up_s: float = 0.0
+    """What it played where it had nothing; only grows."""
+    stretched_s: float = 0.0
+    """What it added to play slower, less what it cut out to catch up."""
 
 
 @dataclass(slots=True)
