@@ -203,6 +203,18 @@ def judge(
     return verdict
 
 
+def gap_reasons(word: Spoken, lines: Iterable[StoredLine]) -> set[str | None]:
+    """Why the gap segments say that it is missing; empty where none does."""
+    return {
+        line.reason
+        for line in lines
+        if line.kind == "gap"
+        and line.identity == word.identity
+        and line.started_at - TIME_ERROR <= word.ended_at
+        and word.started_at <= line.ended_at + TIME_ERROR
+    }
+
+
 async def stored_lines(url: str, slug: str) -> list[StoredLine]:
     """Everything that PostgreSQL has of a session, by time of speech."""
     conn = await asyncpg.connect(url)
@@ -236,13 +248,7 @@ def _find_gaps(verdict: Verdict, missing: Iterable[Spoken], lines: Sequence[Stor
     gaps = [line for line in lines if line.kind == "gap"]
     verdict.gap_s = sum((gap.ended_at - gap.started_at).total_seconds() for gap in gaps)
     for one in missing:
-        reasons = {
-            gap.reason
-            for gap in gaps
-            if gap.identity == one.identity
-            and gap.started_at - TIME_ERROR <= one.ended_at
-            and one.started_at <= gap.ended_at + TIME_ERROR
-        }
+        reasons = gap_reasons(one, gaps)
         if reasons == {"network"}:
             verdict.dropped += 1
         else:

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from dev import watermark
-from dev.counting import stored_lines
+from dev.counting import Spoken, StoredLine, gap_reasons, stored_lines
 from dev.gladia import GladiaStandIn, WatermarkEar
 from dev.gladia.ear import WatermarkListener
 from dev.processes import Child
 from dev.robot import SAMPLE_RATE, Pcm, Robot, Said, open_robot
+from dev.stalls import Stalls
 from tests.live.programs import Web
 
 T = TypeVar("T")
@@ -95,13 +96,19 @@ class Speaker:
     recording: watermark.Recording
     said: Said | None = None
     damaged: set[int] = field(default_factory=set)
-    """Numbers that the media path spoilt: sent to the provider, but not as they were spoken."""
+    """Numbers that the media path spoilt: they did not reach the provider as they were spoken."""
 
     @property
     def numbers(self) -> list[tuple[int, int]]:
         """What must have been heard, in order."""
         marks = self.recording.marks
         return [(mark.speaker, mark.number) for mark in marks if mark.number not in self.damaged]
+
+    def word(self, mark: watermark.Mark) -> Spoken:
+        """When it was spoken."""
+        assert self.said is not None
+        started_at, ended_at = self.said.at(mark.start_s), self.said.at(mark.end_s)
+        return Spoken(self.robot.identity, mark.text, started_at, ended_at)
 
 
 @pytest.fixture
@@ -117,7 +124,8 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
     slug = await web.create_session("Counting")
     async with AsyncExitStack() as stack:
         speakers = [await _join(stack, web, slug, index) for index in range(len(NAMES))]
-        await _all_speak(speakers)
+        with Stalls().watched() as stalls:
+            await _all_speak(speakers)
         watcher = speakers[0].robot
         with suppress(TimeoutError):  # what is missing is shown below
             await watcher.messages.until(_last_words(lambda item: _final_text(item.body)), 30)
@@ -125,8 +133,9 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
         ear = gladia.ear
         assert isinstance(ear, RecordingEar)
         await asyncio.to_thread(ear.review)
+        lines = await stored_lines(database_url, slug)
         for speaker in speakers:
-            _set_damaged_aside(speaker, ear)
+            _set_damaged_aside(speaker, ear, lines, stalls)
         stored = await _stored(web, slug, sum(len(speaker.numbers) for speaker in speakers))
         late = await web.join(slug, "Latecomer")
         assert late["identity"] not in {speaker.robot.identity for speaker in speakers}
@@ -138,7 +147,7 @@ async def test_counting_speakers_are_heard_without_hole_double_or_swap(
         assert _by_utterance(speaker.robot.finals()) == _by_utterance(watcher.finals())
     _check_versions(watcher.transcripts())
     assert set(gladia.heard().values()) == {1}
-    await _check_times(database_url, slug, speakers)
+    await _check_times(database_url, slug, speakers, stalls)
     worker.signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait, 30) == 0
 
@@ -161,18 +170,27 @@ async def _all_speak(speakers: Sequence[Speaker]) -> None:
         speaker.said = await talk
 
 
-def _set_damaged_aside(speaker: Speaker, ear: RecordingEar) -> None:
+def _set_damaged_aside(
+    speaker: Speaker, ear: RecordingEar, lines: Sequence[StoredLine], stalls: Stalls
+) -> None:
     """Sets aside words that WebRTC spoilt on a busy machine: two in a hundred at most.
 
     Such a word was sent to the provider all the same: between its neighbours there is a sound, only
-    not the one that was made. No sound there is a hole of ours, and none is allowed.
+    not the one that was made; or a gap says that it did not arrive; or the machine stood still.
+    No sound otherwise is a hole of ours, and none is allowed.
     """
     heard = ear.numbers(speaker.index)
-    unheard = [mark.number for mark in speaker.recording.marks if mark.number not in heard]
-    holes = [number for number in unheard if not ear.has_sound_for(speaker.index, number)]
-    assert holes == [], f"{speaker.name}: never sent to the provider"
+    unheard = [mark for mark in speaker.recording.marks if mark.number not in heard]
     assert len(unheard) <= WORDS * DAMAGED, f"{speaker.name}: spoilt on the way: {unheard}"
-    speaker.damaged = set(unheard)
+    holes = [
+        word
+        for mark in unheard
+        if not ear.has_sound_for(speaker.index, mark.number)
+        and not gap_reasons(word := speaker.word(mark), lines)
+        and not stalls.disturb(*word.span)
+    ]
+    assert holes == [], f"{speaker.name}: never sent to the provider; stalls: {stalls.found}"
+    speaker.damaged = {mark.number for mark in unheard}
 
 
 def _check_speaker(speaker: Speaker, watcher: Robot, stored: Sequence[dict[str, Any]]) -> None:
@@ -187,7 +205,7 @@ def _check_speaker(speaker: Speaker, watcher: Robot, stored: Sequence[dict[str, 
     assert {body["speaker"] for body in [*finals, *rows]} == {speaker.name}
     assert _by_utterance(rows) == texts
     captioned = {c.attributes["lk.segment_id"]: c.text for c in captions if c.is_final}
-    assert captioned == texts
+    assert captioned == {utterance: text for utterance, text in texts.items() if text}
     tracks = {caption.attributes["lk.transcribed_track_id"] for caption in captions}
     assert tracks == {speaker.robot.track_sid}
 
@@ -243,12 +261,16 @@ def _check_versions(bodies: Sequence[dict[str, Any]]) -> None:
         revisions = [body["rev"] for body in history]
         assert revisions == sorted(set(revisions))
         assert len({body["speakerId"] for body in history}) == 1
-    with_interims = [history for history in versions.values() if len(history) > 1]
-    assert len(with_interims) > len(versions) / 2
+    spoken = [history for history in versions.values() if history[-1]["text"]]
+    with_interims = [history for history in spoken if len(history) > 1]
+    assert len(with_interims) > len(spoken) / 2
 
 
-async def _check_times(url: str, slug: str, speakers: Sequence[Speaker]) -> None:
-    """Each stored word lies within 100 ms of the moment at which it was spoken."""
+async def _check_times(url: str, slug: str, speakers: Sequence[Speaker], stalls: Stalls) -> None:
+    """Each stored word lies within 100 ms of the moment at which it was spoken.
+
+    Nobody knows that moment where the machine stood still.
+    """
     heard = {
         (line.identity, word): at
         for line in await stored_lines(url, slug)
@@ -256,10 +278,10 @@ async def _check_times(url: str, slug: str, speakers: Sequence[Speaker]) -> None
     }
     wrong = {}
     for speaker in speakers:
-        assert speaker.said is not None
         for mark in speaker.recording.marks:
-            if mark.number not in speaker.damaged:
-                late = heard[speaker.robot.identity, mark.text] - speaker.said.at(mark.start_s)
+            word = speaker.word(mark)
+            if mark.number not in speaker.damaged and not stalls.disturb(*word.span):
+                late = heard[word.key] - word.started_at
                 if abs(late) > TIME_ERROR:
-                    wrong[speaker.name, mark.text] = late.total_seconds()
+                    wrong[word.key] = late.total_seconds()
     assert wrong == {}
