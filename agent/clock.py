@@ -50,6 +50,11 @@ class SpeakerClock:
         """Of the next sample."""
         return self._source.position
 
+    @property
+    def delay_s(self) -> float:
+        """Seconds from a microphone to us, by the last measurement."""
+        return self._source.delay_s
+
     def interrupt(self) -> None:
         """The track is gone; time goes on until the next one."""
         self._source.interrupt()

@@ -36,6 +36,9 @@ _LOOK_EVERY_S: Final = 0.5
 """How often the jitter buffer is asked while somebody speaks."""
 _GLANCE_EVERY_S: Final = 1.0
 """And while nobody does."""
+_TAIL_S: Final = 0.3
+"""So much longer than sound was under way of late, what comes after an end still belongs to it:
+signalling is faster than sound, which passes a jitter buffer and fills a frame."""
 
 
 class StatusLines(Protocol):
@@ -73,6 +76,8 @@ class _Channel:
     track_sid: TrackSid | None = None
     muted: bool = False
     reader: "asyncio.Task[None] | None" = None
+    ending: asyncio.TimerHandle | None = None
+    """Set while nothing more is said, but sound is still on its way."""
 
 
 class Speaker:
@@ -114,9 +119,10 @@ class Speaker:
         heard = any(one.track_sid == sid and one.track is not None for one in self._channels)
         if self._drained.is_set() or heard:
             return
-        channel = next((one for one in self._channels if one.track is None), None)
-        if channel is None:
-            channel = self._new_channel(sid)
+        idle = [one for one in self._channels if one.track is None]
+        for one in idle:
+            self._stop_reading(one)  # after a re-publication it would carry the new track's sound
+        channel = idle[0] if idle else self._new_channel(sid)
         channel.track, channel.track_sid, channel.muted = track, sid, publication.muted
         self._start_reading(channel)
         self._show_status()
@@ -133,7 +139,7 @@ class Speaker:
             if channel.track_sid == track_sid and channel.muted != muted:
                 channel.muted = muted
                 if muted:
-                    self._stop_reading(channel)
+                    self._wind_down(channel)
                 else:
                     self._start_reading(channel)
 
@@ -163,7 +169,7 @@ class Speaker:
         async with asyncio.TaskGroup() as draining:
             for channel in self._channels:
                 draining.create_task(
-                    channel.lane.drain(timeout_s), name=f"drain:{self._voice.identity}"
+                    _finish(channel, timeout_s), name=f"drain:{self._voice.identity}"
                 )
         self._drained.set()
         self._context.statuses.forget_speaker(self._voice.identity)
@@ -200,15 +206,26 @@ class Speaker:
     def _start_reading(self, channel: _Channel) -> None:
         if self._tasks is None or channel.track is None or channel.muted:
             return  # `run` or `set_muted` will
+        self._stop_reading(channel)
         reading = supervise("microphone", partial(self._read, channel, channel.track))
         channel.reader = self._tasks.create_task(reading, name=f"microphone:{channel.track_sid}")
 
     def _let_go(self, channel: _Channel) -> None:
-        self._stop_reading(channel)
+        self._wind_down(channel)
         channel.track = None
+
+    def _wind_down(self, channel: _Channel) -> None:
+        """Nothing more is said: what is on its way is still heard, then all is finished."""
+        if channel.reader is not None and channel.ending is None:
+            loop = asyncio.get_running_loop()
+            after_s = channel.clock.delay_s + _TAIL_S
+            channel.ending = loop.call_later(after_s, self._stop_reading, channel)
 
     def _stop_reading(self, channel: _Channel) -> None:
         """What was spoken is finished; time goes on until the next frame."""
+        if channel.ending is not None:
+            channel.ending.cancel()
+            channel.ending = None
         if channel.reader is not None:
             channel.reader.cancel()
             channel.reader = None
@@ -221,8 +238,6 @@ class Speaker:
             watch = tasks.create_task(watching, name=f"jitter buffer:{channel.track_sid}")
             async with open_microphone(track) as frames:
                 async for event in frames:
-                    if channel.track is not track or channel.muted:
-                        break
                     frame = event.frame
                     position = channel.clock.frame(frame.samples_per_channel)
                     channel.lane.push(position, bytes(frame.data))
@@ -244,6 +259,12 @@ class Speaker:
 
     def _show_status(self) -> None:
         self._context.statuses.speaker_state(self.status)
+
+
+async def _finish(channel: _Channel, timeout_s: float) -> None:
+    if channel.ending is not None:
+        await asyncio.sleep(channel.ending.when() - asyncio.get_running_loop().time())
+    await channel.lane.drain(timeout_s)
 
 
 async def _watch_jitter_buffer(channel: _Channel, track: rtc.RemoteAudioTrack) -> None:

@@ -81,6 +81,12 @@ class SourceClock:
         """Of the next sample."""
         return self._position
 
+    @property
+    def delay_s(self) -> float:
+        """Seconds from capture to arrival, by the last measurement."""
+        buffered_s = self._delays[-1][1] if self._delays else self._usual_delay_s
+        return self._latency_s + buffered_s
+
     def interrupt(self) -> None:
         """The source is gone; the next frame belongs to a new publication of it."""
         self._fresh = True

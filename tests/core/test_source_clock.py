@@ -108,6 +108,7 @@ def test_a_jitter_buffer_that_grows_moves_no_time() -> None:
         for position in range(0, 5 * second, second // 2)
     ]
     assert held_s == pytest.approx([0.03] * 4 + [0.14, 0.25, 0.25, 0.25, 0.15, 0.05])
+    assert clock.delay_s == pytest.approx(0.05), "the last"
 
 
 def test_time_never_turns_back_while_a_jitter_buffer_changes() -> None:
@@ -118,9 +119,10 @@ def test_time_never_turns_back_while_a_jitter_buffer_changes() -> None:
 
 
 def test_without_a_measurement_the_usual_delay_is_taken_off() -> None:
-    clock = SourceClock(usual_delay_s=0.03)
-    position, *_ = play(clock, 100.0, 1, [0.03])
+    clock = SourceClock(latency_s=0.01, usual_delay_s=0.03)
+    position, *_ = play(clock, 100.0, 1, [0.04])
     assert clock.captured_at(position) == pytest.approx(100.0)
+    assert clock.delay_s == pytest.approx(0.04)
 
 
 def test_the_mean_of_a_long_time_is_not_taken_for_its_end() -> None:

@@ -6,7 +6,7 @@ Robots count by audio watermark; the bot hears them through WebRTC, the stand-in
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +152,14 @@ async def spoken(robot: Robot, recording: Recording) -> Said:
     return await robot.say(recording.pcm)
 
 
+async def _stand_still(server: LiveKitServer, for_s: float) -> None:
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(for_s)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
 async def test_words_arrive_once_and_at_their_time(
     livekit_server: LiveKitServer, slug: str, gladia: GladiaStandIn, state_dir: Path
 ) -> None:
@@ -187,11 +195,7 @@ async def test_times_hold_while_the_jitter_buffer_grows(
         await ann.heard.wait()
         speaking = ann.start_saying(recording.pcm)
         await heard.until(8)
-        os.kill(livekit_server.pid, signal.SIGSTOP)
-        try:
-            await asyncio.sleep(0.4)
-        finally:
-            os.kill(livekit_server.pid, signal.SIGCONT)
+        await _stand_still(livekit_server, 0.4)
         said = await speaking
         await heard.until(16)
         check_times(heard, recording, said)
@@ -265,6 +269,40 @@ async def test_mute_ends_the_sentence_and_costs_nothing(
         await heard.until(10)
         check_times(heard, recording, said)
     assert heard.numbers() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda ann: ann.set_muted(True), id="mute"),
+        pytest.param(Robot.unpublish_microphone, id="unpublish"),
+        pytest.param(Robot.leave, id="leave"),
+    ],
+)
+async def test_what_is_under_way_at_the_end_is_heard(
+    end: Callable[[Robot], Awaitable[None]],
+    livekit_server: LiveKitServer,
+    slug: str,
+    gladia: GladiaStandIn,
+    state_dir: Path,
+) -> None:
+    """Signalling overtakes sound: the jitter buffer still holds 0.4 s, the whole last word."""
+    recording = watermark.encode(
+        range(16), speaker=0, pause_every=8, pause_s=1.5, period_s=0.5, tail_s=0.2
+    )
+    async with (
+        hearing(livekit_server, slug, gladia, state_dir) as heard,
+        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
+        asyncio.timeout(60),
+    ):
+        await ann.heard.wait()
+        speaking = ann.start_saying(recording.pcm)
+        await heard.until(8)
+        await _stand_still(livekit_server, 0.4)
+        await speaking
+        await end(ann)
+        await heard.until(16)
+    assert heard.numbers() == list(range(16))
 
 
 async def test_leaving_in_mid_sentence_keeps_the_words_before(
