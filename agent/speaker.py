@@ -63,6 +63,9 @@ class SpeakerContext:
     """Told the kind of each fault of Gladia, of which there are few."""
     on_deaf: Callable[[], None] = field(default=lambda: None)
     """Told that somebody's voice brought no words and their Gladia session is renewed."""
+    tails: "dict[_Channel, Callable[[], None]]" = field(default_factory=dict)
+    """Ends the listening to tracks that are gone, of which sound was still on its way: WebRTC may
+    hand the next one, whoever's it is, to the streams of one that went."""
 
 
 @dataclass(slots=True, eq=False)
@@ -119,10 +122,11 @@ class Speaker:
         heard = any(one.track_sid == sid and one.track is not None for one in self._channels)
         if self._drained.is_set() or heard:
             return
-        idle = [one for one in self._channels if one.track is None]
-        for one in idle:
-            self._stop_reading(one)  # after a re-publication it would carry the new track's sound
-        channel = idle[0] if idle else self._new_channel(sid)
+        for end in tuple(self._context.tails.values()):
+            end()
+        channel = next((one for one in self._channels if one.track is None), None)
+        if channel is None:
+            channel = self._new_channel(sid)
         channel.track, channel.track_sid, channel.muted = track, sid, publication.muted
         self._start_reading(channel)
         self._show_status()
@@ -136,12 +140,17 @@ class Speaker:
     def set_muted(self, track_sid: TrackSid, muted: bool) -> None:
         """A muted track delivers zeros at full rate: reading them costs as much as speech."""
         for channel in self._channels:
-            if channel.track_sid == track_sid and channel.muted != muted:
-                channel.muted = muted
-                if muted:
-                    self._wind_down(channel)
-                else:
-                    self._start_reading(channel)
+            is_there = channel.track_sid == track_sid and channel.track is not None
+            if not is_there or channel.muted == muted:
+                continue
+            channel.muted = muted
+            if muted:
+                self._wind_down(channel)
+            elif channel.ending is not None:
+                channel.ending.cancel()
+                channel.ending = None
+            else:
+                self._start_reading(channel)
 
     def rename(self, name: str) -> None:
         """Lines from now on carry this name."""
@@ -213,6 +222,8 @@ class Speaker:
     def _let_go(self, channel: _Channel) -> None:
         self._wind_down(channel)
         channel.track = None
+        if channel.ending is not None:
+            self._context.tails[channel] = partial(self._stop_reading, channel)
 
     def _wind_down(self, channel: _Channel) -> None:
         """Nothing more is said: what is on its way is still heard, then all is finished."""
@@ -223,6 +234,7 @@ class Speaker:
 
     def _stop_reading(self, channel: _Channel) -> None:
         """What was spoken is finished; time goes on until the next frame."""
+        self._context.tails.pop(channel, None)
         if channel.ending is not None:
             channel.ending.cancel()
             channel.ending = None

@@ -305,6 +305,28 @@ async def test_what_is_under_way_at_the_end_is_heard(
     assert heard.numbers() == list(range(16))
 
 
+async def test_a_microphone_that_comes_back_at_once_is_heard_once(
+    livekit_server: LiveKitServer, slug: str, gladia: GladiaStandIn, state_dir: Path
+) -> None:
+    """While sound of the old track would still be awaited; its stream may carry the new one's."""
+    async with (
+        hearing(livekit_server, slug, gladia, state_dir) as heard,
+        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
+        asyncio.timeout(60),
+    ):
+        await ann.heard.wait()
+        speaking = ann.start_saying(count(0, 16, pause_every=8).pcm)
+        await heard.until(8)
+        await _stand_still(livekit_server, 0.4)
+        await speaking
+        await ann.unpublish_microphone()
+        await ann.publish_microphone()
+        await spoken(ann, watermark.encode(range(16, 24), speaker=0, lead_s=0.1))
+        await heard.until(24)
+    assert heard.numbers() == list(range(24))
+    assert set(gladia.heard().values()) == {1}
+
+
 async def test_leaving_in_mid_sentence_keeps_the_words_before(
     livekit_server: LiveKitServer, slug: str, gladia: GladiaStandIn, state_dir: Path
 ) -> None:
