@@ -6,8 +6,10 @@ import pytest
 from agent.lane import QUIET_PEAK
 from agent.vad import NativeVad, SileroVad, Vad, make_vad
 from core.gate import WINDOW_SAMPLES, GatePolicy
+from dev import watermark
 from tests.agent.spoken import Pcm, spoken
 
+LOUD = 2000
 BOUND = 1e-4
 """Measured: below 1e-5 on this speech at every loudness."""
 
@@ -45,6 +47,22 @@ def test_reset_makes_it_new(speech: Pcm, make: type[NativeVad | SileroVad]) -> N
     probabilities(used, speech)
     used.reset()
     assert probabilities(used, speech[:16000]) == probabilities(make(), speech[:16000])
+
+
+@pytest.mark.parametrize("make", [NativeVad, SileroVad])
+def test_a_voice_is_heard_from_the_middle_of_its_sound(make: type[NativeVad | SileroVad]) -> None:
+    """The lane resets it at the first loud frame after silence that it was not shown."""
+    loud = silent = 0
+    for speaker in range(watermark.SPEAKERS):
+        pcm = watermark.encode(range(100, 120), speaker, period_s=0.5, lead_s=0.0).pcm
+        vad = make()
+        vad.reset()
+        windows = pcm[: len(pcm) // WINDOW_SAMPLES * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES)
+        is_loud = np.abs(windows.astype(np.int32)).max(axis=1) > LOUD
+        probable = np.array(probabilities(vad, pcm)) >= GatePolicy().keep_at
+        loud += int(is_loud.sum())
+        silent += int((is_loud & ~probable).sum())
+    assert silent < loud * 0.04
 
 
 def test_detectors_do_not_share_their_memory(speech: Pcm) -> None:
