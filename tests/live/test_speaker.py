@@ -152,12 +152,32 @@ async def spoken(robot: Robot, recording: Recording) -> Said:
     return await robot.say(recording.pcm)
 
 
-async def _stand_still(server: LiveKitServer, for_s: float) -> None:
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(for_s)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
+@asynccontextmanager
+async def behind_a_deep_buffer(
+    server: LiveKitServer,
+    slug: str,
+    gladia: GladiaStandIn,
+    state_dir: Path,
+    recording: Recording,
+) -> AsyncIterator[tuple[Heard, Robot, Said]]:
+    """Ann has said 16 words, of which a jitter buffer of 0.4 s holds back the last.
+
+    The server stood still for that long between the first eight and the others.
+    """
+    async with (
+        hearing(server, slug, gladia, state_dir) as heard,
+        open_robot(server.url, server.token(slug, "ann")) as ann,
+        asyncio.timeout(60),
+    ):
+        await ann.heard.wait()
+        speaking = ann.start_saying(recording.pcm)
+        await heard.until(8)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(0.4)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        yield heard, ann, await speaking
 
 
 async def test_words_arrive_once_and_at_their_time(
@@ -187,16 +207,11 @@ async def test_times_hold_while_the_jitter_buffer_grows(
     The samples go on arriving at their even pace, so only the buffer itself can tell.
     """
     recording = count(0, 16, pause_every=8)
-    async with (
-        hearing(livekit_server, slug, gladia, state_dir) as heard,
-        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
-        asyncio.timeout(60),
+    async with behind_a_deep_buffer(livekit_server, slug, gladia, state_dir, recording) as (
+        heard,
+        _,
+        said,
     ):
-        await ann.heard.wait()
-        speaking = ann.start_saying(recording.pcm)
-        await heard.until(8)
-        await _stand_still(livekit_server, 0.4)
-        said = await speaking
         await heard.until(16)
         check_times(heard, recording, said)
         await asyncio.sleep(2)  # a loss would be certain by now
@@ -290,16 +305,11 @@ async def test_what_is_under_way_at_the_end_is_heard(
     recording = watermark.encode(
         range(16), speaker=0, pause_every=8, pause_s=1.5, period_s=0.5, tail_s=0.2
     )
-    async with (
-        hearing(livekit_server, slug, gladia, state_dir) as heard,
-        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
-        asyncio.timeout(60),
+    async with behind_a_deep_buffer(livekit_server, slug, gladia, state_dir, recording) as (
+        heard,
+        ann,
+        _,
     ):
-        await ann.heard.wait()
-        speaking = ann.start_saying(recording.pcm)
-        await heard.until(8)
-        await _stand_still(livekit_server, 0.4)
-        await speaking
         await end(ann)
         await heard.until(16)
     assert heard.numbers() == list(range(16))
@@ -309,16 +319,12 @@ async def test_a_microphone_that_comes_back_at_once_is_heard_once(
     livekit_server: LiveKitServer, slug: str, gladia: GladiaStandIn, state_dir: Path
 ) -> None:
     """While sound of the old track would still be awaited; its stream may carry the new one's."""
-    async with (
-        hearing(livekit_server, slug, gladia, state_dir) as heard,
-        open_robot(livekit_server.url, livekit_server.token(slug, "ann")) as ann,
-        asyncio.timeout(60),
+    before = count(0, 16, pause_every=8)
+    async with behind_a_deep_buffer(livekit_server, slug, gladia, state_dir, before) as (
+        heard,
+        ann,
+        _,
     ):
-        await ann.heard.wait()
-        speaking = ann.start_saying(count(0, 16, pause_every=8).pcm)
-        await heard.until(8)
-        await _stand_still(livekit_server, 0.4)
-        await speaking
         await ann.unpublish_microphone()
         await ann.publish_microphone()
         await spoken(ann, watermark.encode(range(16, 24), speaker=0, lead_s=0.1))
