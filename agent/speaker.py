@@ -82,6 +82,12 @@ class _Channel:
     ending: asyncio.TimerHandle | None = None
     """Set while nothing more is said, but sound is still on its way."""
 
+    def go_on(self) -> None:
+        """The end does not come."""
+        if self.ending is not None:
+            self.ending.cancel()
+            self.ending = None
+
 
 class Speaker:
     """Use it in the loop's thread: `run` in a task, `attach` and `detach` at any time.
@@ -147,8 +153,7 @@ class Speaker:
             if muted:
                 self._wind_down(channel)
             elif channel.ending is not None:
-                channel.ending.cancel()
-                channel.ending = None
+                channel.go_on()
             else:
                 self._start_reading(channel)
 
@@ -235,9 +240,7 @@ class Speaker:
     def _stop_reading(self, channel: _Channel) -> None:
         """What was spoken is finished; time goes on until the next frame."""
         self._context.tails.pop(channel, None)
-        if channel.ending is not None:
-            channel.ending.cancel()
-            channel.ending = None
+        channel.go_on()
         if channel.reader is not None:
             channel.reader.cancel()
             channel.reader = None

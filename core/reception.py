@@ -1,7 +1,7 @@
 """Speech that never arrived, by what a jitter buffer says of itself.
 
-Theory of operation. Time is neither made nor lost in a jitter buffer: whatever it filled in, that
-is played and had not received (`concealedSamples` and `insertedSamplesForDeceleration`, less
+Theory of operation. Time is neither made nor lost in a jitter buffer: whatever it filled in, having
+received nothing to play (`concealedSamples` and `insertedSamplesForDeceleration`, less
 `removedSamplesForAcceleration`, https://www.w3.org/TR/webrtc-stats/, RTCInboundRtpStreamStats), was
 either late, so that all that follows is played that much later, or it never came. So the level
 `filled - delay` stands still as long as nothing is lost, however much the network wavers, and rises
