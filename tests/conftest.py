@@ -26,6 +26,7 @@ from dev import livekit as livekit_dev
 from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer, Ports
 from dev.processes import ChildFailed
+from tests.retries import Retries
 
 # Set before any test module imports the framework, as agent.py does for the worker.
 os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
@@ -39,6 +40,10 @@ _LEAK_GRACE_S = 10.0
 _PORT_TRIES = 3
 
 StartLiveKit = Callable[..., LiveKitServer]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Retries())
 
 
 @pytest.fixture(scope="session")

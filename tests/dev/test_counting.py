@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dev.counting import Spoken, StoredLine, Verdict, Witness, judge
-from dev.stalls import Stalls
+from dev.stalls import Stalls, stolen_s
 from dev.watermark import word_text
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -114,7 +114,20 @@ def test_a_stall_is_noticed() -> None:
     stalls = Stalls()
     with stalls.watched():
         sum(range(40_000_000))  # in C: no other thread runs meanwhile
-    assert stalls.seconds > 0.15
+    assert max(end - start for start, end in stalls.found) > timedelta(seconds=0.15)
+
+
+@pytest.mark.parametrize(("stolen_s", "found"), [(0.1, 0), (0.2, 1)])
+def test_cpu_time_that_the_host_took_is_a_stall(stolen_s: float, found: int) -> None:
+    account = iter([100.0, 100.0 + stolen_s])
+    stalls = Stalls(stolen_s=lambda: next(account))
+    with stalls.watched():
+        pass
+    assert len(stalls.found) == found
+
+
+def test_the_kernels_account_of_stolen_time_can_be_read() -> None:
+    assert stolen_s() >= 0.0
 
 
 def test_what_sounded_around_a_stall_is_disturbed() -> None:
