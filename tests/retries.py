@@ -14,7 +14,7 @@ import pytest
 from dev.stalls import Stalls
 
 _RETRIES: Final = 3
-_BUDGET: Final = timedelta(minutes=20)
+_BUDGET: Final = timedelta(minutes=25)
 """For all failed tries of a run, and the waits after them."""
 _CALM: Final = timedelta(seconds=5)
 _CALM_WITHIN: Final = timedelta(minutes=4)

@@ -5,8 +5,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,8 @@ from tests.live.programs import ROOT
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
 
+StartRun = Callable[..., Child]
+
 READY_WITHIN_S = 90.0
 GONE_WITHIN_S = 30.0
 
@@ -32,16 +34,24 @@ def data_dir(livekit_binary: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-def start(data_dir: Path, *arguments: str, **variables: str) -> Child:
-    env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(data_dir),
-        "XDG_CACHE_HOME": str(cache_dir(os.environ).parent),
-        "ROOMSCRIBE_DATA_DIR": str(data_dir),
-    }
-    return Child(
-        "run", [sys.executable, "-u", "-m", "dev.run", *arguments], env=env | variables, cwd=ROOT
-    )
+@pytest.fixture
+def start(data_dir: Path) -> Iterator[StartRun]:
+    """Starts `python -m dev.run`; what a test leaves running is ended."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **variables: str) -> Child:
+            env = {
+                "PATH": os.environ["PATH"],
+                "HOME": str(data_dir),
+                "XDG_CACHE_HOME": str(cache_dir(os.environ).parent),
+                "ROOMSCRIBE_DATA_DIR": str(data_dir),
+            }
+            argv = [sys.executable, "-u", "-m", "dev.run", *arguments]
+            run = Child("run", argv, env=env | variables, cwd=ROOT)
+            stack.callback(run.stop, GONE_WITHIN_S)
+            return run
+
+        yield start
 
 
 def running_in(data_dir: Path) -> list[str]:
@@ -62,8 +72,8 @@ def wait_until_gone(data_dir: Path) -> None:
     assert left == []
 
 
-def test_everything_starts_says_what_it_is_and_stops(data_dir: Path) -> None:
-    run = start(data_dir)
+def test_everything_starts_says_what_it_is_and_stops(start: StartRun, data_dir: Path) -> None:
+    run = start()
     page = run.wait_for("Roomscribe runs: open", READY_WITHIN_S).split("open ")[1].split()[0]
     assert httpx.get(page, timeout=10).status_code == 200
     for line in (
@@ -78,32 +88,28 @@ def test_everything_starts_says_what_it_is_and_stops(data_dir: Path) -> None:
         assert run.wait_for(line, 1)
     run.signal(signal.SIGINT)
     assert run.wait(60) == 0, run.tail()
-    run.kill()
     wait_until_gone(data_dir)
 
 
-def test_kill_9_leaves_nothing_running(data_dir: Path) -> None:
-    run = start(data_dir)
+def test_kill_9_leaves_nothing_running(start: StartRun, data_dir: Path) -> None:
+    run = start()
     run.wait_for("Roomscribe runs", READY_WITHIN_S)
     os.kill(run.pid, signal.SIGKILL)  # not its group: each part leads one of its own
     wait_until_gone(data_dir)
-    run.kill()
 
 
-def test_a_taken_port_is_named(data_dir: Path) -> None:
+def test_a_taken_port_is_named(start: StartRun, data_dir: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        run = start(data_dir, PORT=str(port))
+        run = start(PORT=str(port))
         assert run.wait(30) == 2
         assert f"PORT={port} (web) is taken" in run.output
-    run.kill()
 
 
-def test_a_livekit_url_without_keys_lists_both(data_dir: Path) -> None:
-    run = start(data_dir, LIVEKIT_URL="wss://example.invalid")
+def test_a_livekit_url_without_keys_lists_both(start: StartRun, data_dir: Path) -> None:
+    run = start(LIVEKIT_URL="wss://example.invalid")
     assert run.wait(30) == 2
     assert "LIVEKIT_API_KEY is not set" in run.output
     assert "LIVEKIT_API_SECRET is not set" in run.output
-    run.kill()
