@@ -9,9 +9,10 @@ by exactly what is lost: 0.142, 0.290 and 0.583 s where the network was down for
 0.6 s, and by nothing where the server stood still for 0.4 s.
 
 Two things blur this. The delay is a mean since the look before, and after a moment in which this
-machine itself stood still it leaves out what waited in the socket: the level is too high until the
-buffer has played that. So a loss counts once the level has stayed up and no longer falls. And a
-long pause may swallow the delay, which no figure counts: no more can be lost than was made up.
+machine itself, or the server for long, stood still it leaves out what waited there: the level is
+too high until the buffer has played that. So a loss counts once the level has stayed up and no
+longer falls. And a long pause may swallow the delay, which no figure counts: no more can be lost
+than was made up.
 """
 
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Reception:
     def _has_settled(self) -> bool:
         recent = self._up[-_LOOKS_UP:]
         has_stayed = len(recent) == _LOOKS_UP
-        still_falls = recent[0].level_s - recent[-1].level_s > _STAYS_S
+        still_falls = max(one.level_s for one in recent) - recent[-1].level_s > _STAYS_S
         return (has_stayed and not still_falls) or len(self._up) >= _LOOKS_FALLING
 
     def _risen_from(self, look: _Look, by_s: float) -> list[_Look]:

@@ -21,6 +21,17 @@ SERVER_STANDS_STILL_400_MS: list[Row] = [
     (6.57, 0.0, 0.0, 400.0, 520.0),
     (7.08, 0.0, 0.0, 400.0, 500.0),
 ]
+SERVER_STANDS_STILL_1500_MS: list[Row] = [
+    (5.84, 0.0, 0.0, 70.0, 500.0),
+    (6.35, 0.0, 0.0, 70.0, 500.0),
+    (6.85, 312.1, 0.0, 70.0, 180.0),
+    (7.35, 515.1, 0.0, 0.0, 0.0),
+    (7.86, 500.0, 0.0, 0.0, 0.0),
+    (8.86, 118.2, 34.6, 444.3, 880.0),
+    (9.36, 0.0, 7.8, 1157.5, 480.0),
+    (9.86, 0.0, 0.0, 1505.6, 500.0),
+    (10.36, 0.0, 0.0, 1505.6, 500.0),
+]
 AND_CATCHES_UP: list[Row] = [
     (10.16, 2.4, 0.0, 417.9, 280.0),
     (10.67, 0.0, -70.6, 352.0, 580.0),
@@ -114,6 +125,7 @@ def found(rows: Sequence[Row], speech: Sequence[bool] | None = None) -> list[tup
     "rows",
     [
         pytest.param(SERVER_STANDS_STILL_400_MS, id="late, and played later"),
+        pytest.param(SERVER_STANDS_STILL_1500_MS, id="late, and played much later"),
         pytest.param(AND_CATCHES_UP, id="cut short to catch up"),
         pytest.param(BOT_STANDS_STILL_1200_MS, id="waited in the socket"),
         pytest.param(BOT_STANDS_STILL_2_S, id="waited there for long"),
