@@ -4,6 +4,8 @@ Each case is a trap of LiveKit's Python SDK or server that cost somebody transcr
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -98,6 +100,31 @@ async def test_a_microphone_that_is_published_again_is_heard_once(
             await speaker.publish_microphone()
         await until_heard(watcher, counted(range(9)))
         assert {body["speakerId"] for body in watcher.finals()} == {"maria"}
+
+
+async def test_who_speaks_next_is_not_heard_under_the_name_of_who_stopped(
+    livekit_server: LiveKitServer, bot: Bot, slug: str
+) -> None:
+    """WebRTC hands a new track to the streams of one that went, whose last sound is awaited.
+
+    For long, since the server stood still for 1.5 s: so much does the jitter buffer hold then.
+    """
+    async with two_people(livekit_server, slug) as (first, second):
+        await asyncio.wait_for(first.heard.wait(), 10)
+        speaking = first.start_saying(words(range(10)).pcm)
+        await second.messages.until(lambda _: (0, 2) in heard_words(second.transcripts()))
+        os.kill(livekit_server.pid, signal.SIGSTOP)
+        await asyncio.sleep(1.5)
+        os.kill(livekit_server.pid, signal.SIGCONT)
+        await speaking
+        await first.unpublish_microphone()
+        await asyncio.sleep(0.6)  # sooner, the server gives the new track a receiver of its own
+        await second.publish_microphone()
+        await second.heard.wait()
+        await second.say(words(range(6), speaker=1, lead_s=0.0).pcm)
+        await second.messages.until(lambda _: (1, 5) in heard_words(second.finals()))
+        assert heard_words(second.finals(), "aiko") == counted(range(6), 1)
+        assert {voice for voice, _ in heard_words(second.finals(), "maria")} == {0}
 
 
 async def test_a_second_microphone_is_heard_beside_the_first(
