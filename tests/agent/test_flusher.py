@@ -23,6 +23,7 @@ from db.embedded import is_locked
 from db.pool import Database, open_database
 from tests.db.probes import settings, until, wait_until
 from tests.db.samples import SLUG, presence, record
+from tests.frozen import frozen
 
 WRITER = """
 import sys, time
@@ -191,15 +192,11 @@ async def test_a_frozen_server_costs_time_and_nothing_else(home: Path, path: Pat
         await until(lambda: flusher.counters.flushed == 1)
         server = database._server
         assert server is not None
-        frozen = orphans.processes(server.layout.data)
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
-        for n in range(30):
-            journal.put(record(f"u-{n}"))
-        await until(lambda: path.with_suffix(".careful").exists())
-        assert flusher.counters.failures > 0
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
+        with frozen(orphans.processes(server.layout.data)):
+            for n in range(30):
+                journal.put(record(f"u-{n}"))
+            await until(lambda: path.with_suffix(".careful").exists())
+            assert flusher.counters.failures > 0
         await until(lambda: journal.depth().settled == 0)
         assert not path.with_suffix(".careful").exists()
         assert sorted(await stored(database)) == sorted(["before", *(f"u-{n}" for n in range(30))])

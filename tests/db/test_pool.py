@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from db.embedded import is_locked
 from db.errors import Rejected, translated
 from db.pool import DatabaseSettings, open_database, transaction
 from tests.db.probes import Open, settings, wait_until
+from tests.frozen import frozen
 
 HOME = {"ROOMSCRIBE_DATA_DIR": "/data"}
 
@@ -93,9 +93,6 @@ async def test_a_frozen_server_fails_fast(home: Path, *, in_transaction: bool) -
         assert server is not None
         async with database.connection() as conn:
             await conn.execute("select 1")
-        frozen = orphans.processes(server.layout.data)
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
 
         async def ask() -> None:
             async with database.connection() as conn:
@@ -104,13 +101,10 @@ async def test_a_frozen_server_fails_fast(home: Path, *, in_transaction: bool) -
                         await conn.execute("select 1")
                 await conn.execute("select 1")
 
-        try:
+        with frozen(orphans.processes(server.layout.data)):
             async with asyncio.timeout(10):  # 0.5 s each for connection and statement
                 with pytest.raises(StoreUnavailable):
                     await ask()
-        finally:
-            for pid in frozen:
-                os.kill(pid, signal.SIGCONT)
         async with asyncio.timeout(10):
             while True:
                 try:

@@ -4,8 +4,6 @@ Each case is a trap of LiveKit's Python SDK or server that cost somebody transcr
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -20,6 +18,7 @@ from dev import watermark
 from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer
 from dev.robot import Robot, open_robot
+from tests.frozen import frozen
 from tests.live.in_process import Bot, open_bot, settings_for
 from tests.live.room_watch import room_token
 
@@ -113,9 +112,8 @@ async def test_who_speaks_next_is_not_heard_under_the_name_of_who_stopped(
         await asyncio.wait_for(first.heard.wait(), 10)
         speaking = first.start_saying(words(range(10)).pcm)
         await second.messages.until(lambda _: (0, 2) in heard_words(second.transcripts()))
-        os.kill(livekit_server.pid, signal.SIGSTOP)
-        await asyncio.sleep(1.5)
-        os.kill(livekit_server.pid, signal.SIGCONT)
+        with frozen([livekit_server.pid]):
+            await asyncio.sleep(1.5)
         await speaking
         await first.unpublish_microphone()
         await asyncio.sleep(0.6)  # sooner, the server gives the new track a receiver of its own

@@ -4,8 +4,6 @@ Robots count by audio watermark; the bot hears them through WebRTC, the stand-in
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from dev.gladia import GladiaStandIn
 from dev.livekit import LiveKitServer
 from dev.robot import Robot, Said, open_robot
 from dev.watermark import Recording
+from tests.frozen import frozen
 
 pytestmark = pytest.mark.live
 
@@ -172,11 +171,8 @@ async def behind_a_deep_buffer(
         await ann.heard.wait()
         speaking = ann.start_saying(recording.pcm)
         await heard.until(8)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with frozen([server.pid]):
             await asyncio.sleep(0.4)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         yield heard, ann, await speaking
 
 

@@ -1,14 +1,11 @@
 """The transcription WebSocket: who gets in, what they see, and what they cannot do to others."""
 
 import asyncio
-import os
 import random
-import signal
 import socket as sockets
 from collections.abc import Mapping
 
 import asyncpg
-import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
+from db import orphans
 from db.embedded import EmbeddedPostgres
+from tests.frozen import frozen
 from tests.web.lines import segment, stored
 from tests.web.service import SECRET, Running, bearer, serving, settings_of
 from tests.web.sockets import PATH, backlog, received, said, ticket, until, watching
@@ -304,7 +303,7 @@ async def test_without_the_database_reads_fail_fast_and_live_lines_go_on(
         slug, token = await _session(web)
         async with watching(web, slug, token) as viewer:
             await backlog(viewer)
-            with _frozen(postgres):
+            with frozen(orphans.processes(postgres.layout.data)):
                 async with asyncio.timeout(2.0):
                     answer = await web.http.get(f"/api/sessions/{slug}/transcript")
                 assert answer.status_code == 503
@@ -323,24 +322,3 @@ async def _answers_again(web: Running, slug: str) -> None:
             if (await web.http.get(f"/api/sessions/{slug}")).status_code == 200:
                 return
             await asyncio.sleep(0.1)
-
-
-class _frozen:  # noqa: N801 - used as a function
-    """Stops every process of the server, as a host that hangs does."""
-
-    def __init__(self, postgres: EmbeddedPostgres) -> None:
-        data = str(postgres.layout.data)
-        self._stopped = [
-            process
-            for process in psutil.process_iter(["cwd", "name"])
-            if process.info["cwd"] == data and "postgres" in (process.info["name"] or "")
-        ]
-        assert self._stopped
-
-    def __enter__(self) -> None:
-        for process in self._stopped:
-            os.kill(process.pid, signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._stopped:
-            os.kill(process.pid, signal.SIGCONT)
