@@ -6,6 +6,7 @@ calm machine a failed test has failed.
 """
 
 import hashlib
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,16 +26,14 @@ class Retries:
 
     def __init__(self) -> None:
         self._stalls = Stalls()
-        self._watch = self._stalls.watched()
         self._left = _BUDGET
         self._running = ""
         self._began_at = datetime.now(UTC)
 
-    def pytest_sessionstart(self) -> None:
-        self._watch.__enter__()
-
-    def pytest_sessionfinish(self) -> None:
-        self._watch.__exit__(None, None, None)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        with self._stalls.watched():
+            return (yield)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
