@@ -3,10 +3,9 @@
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +15,7 @@ import pytest
 
 from dev.livekit import cache_dir
 from dev.processes import Child
-from tests.live.programs import ROOT
+from tests.live.programs import Programs
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
 
@@ -35,9 +34,9 @@ def data_dir(livekit_binary: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def start(data_dir: Path) -> Iterator[StartRun]:
+async def start(data_dir: Path) -> AsyncIterator[StartRun]:
     """Starts `python -m dev.run`; what a test leaves running is ended."""
-    with ExitStack() as stack:
+    async with Programs() as programs:
 
         def start(*arguments: str, **variables: str) -> Child:
             env = {
@@ -46,10 +45,7 @@ def start(data_dir: Path) -> Iterator[StartRun]:
                 "XDG_CACHE_HOME": str(cache_dir(os.environ).parent),
                 "ROOMSCRIBE_DATA_DIR": str(data_dir),
             }
-            argv = [sys.executable, "-u", "-m", "dev.run", *arguments]
-            run = Child("run", argv, env=env | variables, cwd=ROOT)
-            stack.callback(run.stop, GONE_WITHIN_S)
-            return run
+            return programs.start("run", ["-m", "dev.run", *arguments], env | variables)
 
         yield start
 
